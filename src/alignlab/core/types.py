@@ -244,6 +244,12 @@ class Context(Protocol):
 
     folder: Path
     seed: int
+    model: str
+    """spec of the model to work on: hub id, folder or `tiny:`"""
+    dataset: str | None
+    """dataset spec, e.g. `world:` or `conflictqa:FILE`"""
+    limit: int | None
+    """at most this many items per stage, for quick looks"""
 
     def endpoint(self, role: str) -> Endpoint:
         """The endpoint the user gave for `role` (teacher, judge, ...)."""
