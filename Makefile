@@ -1,0 +1,57 @@
+# Two commands: `make demo` and `make test`. Everything lives in $(VENV); a second `make` is instant.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+RUN := $(VENV)/.run-$(shell cksum < constraints.txt | cut -d' ' -f1)
+DEV := $(VENV)/.dev-$(shell cksum < constraints.txt | cut -d' ' -f1)
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+
+.PHONY: install demo test lint unit bench docs clean
+.DEFAULT_GOAL := install
+
+install: $(DEV)  ## the package and the developers' tools
+
+$(RUN): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "alignlab needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12"; exit 1; }
+	@echo "[1/3] virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "[2/3] PyTorch (the largest part, some hundred megabytes)"
+	@$(PIP) install --progress-bar on torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	@echo "[3/3] alignlab and its libraries"
+	@$(PIP) install --progress-bar on -c constraints.txt -e .
+	@rm -f $(VENV)/.run-* $(VENV)/.dev-* && touch $@
+
+$(DEV): $(RUN)
+	@echo "[+] developers' tools"
+	@$(PIP) install --progress-bar on -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(RUN)  ## align the embedded model and prove it: runs/demo/report.html, within 180 s on two cores
+	$(BIN)/alignlab run dialectical --output_dir runs/demo
+
+test: lint unit  ## everything that CI runs, under ten minutes
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m alignlab.cli.docs --check
+
+unit: $(DEV)
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(DEV)  ## our speed, each script in bench/ in turn
+	@for script in bench/*.py; do \
+	  [ -e "$$script" ] || { echo "no benchmark in bench/ yet"; break; }; \
+	  echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+docs: $(RUN)  ## the method table in README.md and the pages in docs/methods, from the cards
+	$(BIN)/python -m alignlab.cli.docs
+
+clean:  ## remove the environment, caches and build leftovers; runs/ stays
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
