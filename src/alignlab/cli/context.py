@@ -1,0 +1,172 @@
+"""What a procedure is handed: where to write, whom to ask, how to say what is going on (core.types.Context)."""
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from alignlab.cli import options
+
+LINE_EVERY = 1.0
+"""seconds between progress lines where there is no terminal"""
+
+
+def plain(text: str) -> str:
+    """Return text with terminal control characters shown harmlessly; newlines and tabs stay."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\N{REPLACEMENT CHARACTER}", text)
+
+
+def clock(seconds: float) -> str:
+    """Return m:ss, or h:mm:ss from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+@dataclass
+class Stage:
+    """One announced stage; set `rows_out`, or what was advanced counts as the rows that came out."""
+
+    name: str
+    rows_in: int
+    total: int | None
+    rows_out: int | None = None
+    reason: str = ""
+    """why nothing came out, if nothing does"""
+    done: int = 0
+    seconds: float = 0.0
+    show: Callable[[int], None] = field(default=lambda _: None, repr=False)
+
+    def advance(self, n: int = 1) -> None:
+        """Say that n more items are through."""
+        self.done += n
+        self.show(n)
+
+
+def roles(chosen: options.Endpoints) -> dict[str, str]:
+    """Return role -> endpoint spec; ValueError for an `--endpoints` entry that is not ROLE=ENDPOINT."""
+    found = {}
+    for entry in chosen.endpoints:
+        role, equals, spec = entry.partition("=")
+        if not (equals and role.isidentifier() and spec):
+            raise ValueError(f"--endpoints: expected ROLE=ENDPOINT, e.g. judge=world:judge, got {entry!r}")
+        found[role] = spec
+    named = {"teacher": chosen.teacher, "judge": chosen.judge, "participant": chosen.participant}
+    return found | {role: spec for role, spec in named.items() if spec is not None}
+
+
+class RunContext:
+    """The `ctx` of a run: folder, seed, model, dataset, limit, endpoints by role, stages with progress."""
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        seed: int = 0,
+        model: str = "tiny:",
+        dataset: str | None = None,
+        limit: int | None = None,
+        endpoints: Mapping[str, str] | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
+        """Make the run folder; progress goes to `stream`, stderr by default."""
+        if limit is not None and limit < 1:
+            raise ValueError(f"--limit: expected a whole number of at least 1, got {limit}")
+        self.folder, self.seed, self.model, self.dataset, self.limit = folder, seed, model, dataset, limit
+        self.stages: list[Stage] = []
+        self._endpoints: dict[str, Any] = {}
+        self._specs = dict(endpoints or {})
+        self._stream = stream or sys.stderr
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def endpoint(self, role: str) -> Any:
+        """Return the endpoint for `role`; the world answers for itself, other data need a flag (ValueError)."""
+        if role not in self._endpoints:
+            spec = self._specs.get(role)
+            if spec is None and (self.dataset is None or self.dataset.startswith("world:")):
+                spec = f"world:{role}"
+            if spec is None:
+                flag = f"--{role}" if role in ("teacher", "judge", "participant") else f"--endpoints {role}="
+                raise ValueError(
+                    f"this run needs a {role}; name an endpoint, e.g. {flag} openai/gpt-5, hf:FOLDER or replay:FILE"
+                )
+            from alignlab.engine.endpoints import endpoint
+
+            self._endpoints[role] = endpoint(spec, cache_dir=self.folder / "answers")
+        return self._endpoints[role]
+
+    @contextlib.contextmanager
+    def stage(self, name: str, rows_in: int, total: int | None = None) -> Iterator[Stage]:
+        """Show progress and time left; at the end say rows in and out. ValueError with a reason at zero rows out."""
+        stage = Stage(name, rows_in, total)
+        began = time.monotonic()
+        if rows_in == 0:
+            raise ValueError(f"{name}: no rows came in; check --dataset and --limit")
+        with self._progress(stage):
+            yield stage
+        stage.seconds = time.monotonic() - began
+        if stage.rows_out is None:
+            stage.rows_out = stage.done
+        self.stages.append(stage)
+        self.say(f"{name}: {rows_in:,} rows in -> {stage.rows_out:,} rows out, {stage.seconds:.1f} s")
+        if stage.rows_out == 0:
+            reason = stage.reason or "every row was filtered out; check the input, raise --limit or loosen the filters"
+            raise ValueError(f"{name}: {rows_in:,} rows in, none out: {reason}")
+
+    def say(self, line: str) -> None:
+        """Print one line for the reader and keep it in run.log, which only its owner may read."""
+        line = plain(line)
+        print(line, file=self._stream, flush=True)
+        descriptor = os.open(self.folder / "run.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "a", encoding="utf-8") as log:
+            log.write(time.strftime("%Y-%m-%dT%H:%M:%S ") + line + "\n")
+
+    def _progress(self, stage: Stage) -> contextlib.AbstractContextManager[None]:
+        return self._bar(stage) if self._stream.isatty() else self._lines(stage)
+
+    @contextlib.contextmanager
+    def _bar(self, stage: Stage) -> Iterator[None]:
+        from rich import progress
+        from rich.console import Console
+
+        columns = (
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
+        )
+        console = Console(file=self._stream)
+        with progress.Progress(*columns, console=console, transient=True) as bars:
+            task = bars.add_task(plain(stage.name), total=stage.total)
+            stage.show = lambda n: bars.advance(task, n)
+            yield
+
+    @contextlib.contextmanager
+    def _lines(self, stage: Stage) -> Iterator[None]:
+        began = last = time.monotonic()
+
+        def show(_: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last < LINE_EVERY:
+                return
+            last, elapsed = now, now - began
+            left = f", {clock(elapsed * (stage.total / stage.done - 1))} left" if stage.total and stage.done else ""
+            of = f"/{stage.total:,}" if stage.total else ""
+            print(f"{plain(stage.name)}: {stage.done:,}{of}, {clock(elapsed)}{left}", file=self._stream, flush=True)
+
+        stage.show = show
+        yield
+
+
+def private_logs() -> None:
+    """Keep libraries quiet: warnings and up only."""
+    for library in ("transformers", "httpx", "datasets", "accelerate", "peft"):
+        logging.getLogger(library).setLevel(logging.ERROR)

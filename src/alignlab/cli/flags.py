@@ -1,0 +1,299 @@
+"""Flags from dataclass fields: command line over YAML file over default, and errors that name the flag and the way out.
+
+Spelling is settled before typing: `--learning-rate`, `--learning_rate` and `learning_rate:` in YAML are one flag, `--bf16` and
+`--no_bf16` need no value, `--ratios 0 .2 .4` is a list. jsonargparse then turns text into the fields' types.
+"""
+
+import collections.abc
+import dataclasses
+import difflib
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignlab.core.find import names
+
+ALIASES = {"model_name_or_path": "model", "dataset_name": "dataset", "dataset_split": "dataset_train_split"}
+"""TRL's name -> ours"""
+
+HINTS = {
+    "base_model": "that is --model here",
+    "datasets": "that is --dataset here",
+    "dataset_dir": "give the file itself: --dataset FILE",
+    "micro_batch_size": "that is --per_device_train_batch_size here",
+    "batch_size": "that is --per_device_train_batch_size here",
+    "num_epochs": "that is --num_train_epochs here",
+    "epochs": "that is --num_train_epochs here",
+    "lr": "that is --learning_rate here",
+    "lr_scheduler": "that is --lr_scheduler_type here",
+    "sequence_len": "that is --max_length here",
+    "cutoff_len": "that is --max_length here",
+    "max_seq_length": "that is --max_length here",
+    "max_prompt_length": "prompts are never cut; --max_length bounds prompt and completion together",
+    "pref_beta": "that is --beta here",
+    "rl_beta": "that is --beta here",
+    "lora_rank": "that is --lora_r here",
+    "lora_target": "that is --lora_target_modules here",
+    "finetuning_type": "--use_peft tunes with LoRA, without it all weights are tuned",
+    "stage": "the objective is a command: alignlab train dpo",
+    "rl": "the objective is a command: alignlab train dpo",
+    "template": "the tokenizer's own chat template is used",
+    "chat_template": "the tokenizer's own chat template is used",
+    "optim": "the optimiser is AdamW; see --adam_beta1, --adam_beta2, --adam_epsilon, --weight_decay",
+    "optimizer": "the optimiser is AdamW; see --adam_beta1, --adam_beta2, --adam_epsilon, --weight_decay",
+    "eval_strategy": "--eval_steps N evaluates every N steps",
+    "save_strategy": "--save_steps N saves every N steps",
+    "push_to_hub": "nothing is uploaded; the model is saved in --output_dir",
+    "load_in_4bit": "quantised training is not offered; --dtype bfloat16 and --use_peft save memory",
+}
+"""names that LLaMA-Factory, axolotl and TRL use -> what to do here"""
+
+LOSSES = {
+    "sigmoid": "dpo", "sft": "sft", "nll": "sft", "ipo": "ipo", "hinge": "slic", "kto_pair": "kto", "kto": "kto",
+    "bco_pair": "bco", "bco": "bco", "grpo": "grpo", "bnpo": "grpo", "dr_grpo": "grpo", "dapo": "grpo",
+}  # fmt: skip
+"""TRL's loss_type -> objective"""
+
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One flag: where it is shown, what it accepts, what it means."""
+
+    name: str
+    kind: Any
+    default: Any
+    doc: str
+    group: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A dataclass whose fields become flags under one heading."""
+
+    title: str
+    config: type
+    skip: frozenset[str] = frozenset()
+
+
+def documentation(config: type) -> dict[str, str]:
+    """Return field name -> its docstring."""
+    import docstring_parser
+
+    parsed = docstring_parser.parse_from_object(config).params
+    return {p.arg_name: " ".join((p.description or "").split()) for p in parsed}
+
+
+def flags_of(groups: Sequence[Group]) -> dict[str, Flag]:
+    """Collect flags by name; where two groups share a name the first one defines it and all receive its value."""
+    flags: dict[str, Flag] = {}
+    for group in groups:
+        kinds, docs = typing.get_type_hints(group.config), documentation(group.config)
+        for field in dataclasses.fields(group.config):
+            if field.name in group.skip or field.name in flags or not field.init:
+                continue
+            default = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            flags[field.name] = Flag(field.name, kinds[field.name], default, docs.get(field.name, ""), group.title)
+    return flags
+
+
+def parse(prog: str, groups: Sequence[Group], argv: Sequence[str]) -> dict[str, Any]:
+    """Return flag name -> typed value.
+
+    Args:
+        prog: command for messages, e.g. `alignlab train dpo`.
+        groups: dataclasses whose fields are the flags.
+        argv: what follows the command; may name a YAML file with `--config`.
+
+    Raises:
+        ValueError: unknown flag, wrong type, missing required flag; the message says what to do.
+        OSError: the YAML file cannot be read.
+    """
+    flags = flags_of(groups)
+    given = _from_argv(prog, argv, flags)
+    path = given.pop("config", None)
+    parser = _parser(prog, flags)
+    texts = {}
+    if path is not None:
+        texts = _from_yaml(prog, Path(path), flags)
+        _typed(parser, texts, flags, f"{path}: ", "")
+    values = _typed(parser, texts | given, flags, f"{prog}: ", "--")
+    missing = [name for name, flag in flags.items() if flag.default is dataclasses.MISSING and values.get(name) is None]
+    if missing:
+        raise ValueError(f"{prog}: missing --{' --'.join(missing)}; see `{prog} -h`")
+    return values
+
+
+def build(config: type, values: Mapping[str, Any]) -> Any:
+    """Construct a dataclass from the flags that bear its fields' names."""
+    return config(**{f.name: values[f.name] for f in dataclasses.fields(config) if f.name in values and f.init})
+
+
+def show_help(prog: str, groups: Sequence[Group], description: str) -> str:
+    """Return the help page of one command."""
+    parser = _parser(prog, flags_of(groups))
+    parser.usage = f"{prog} [--config FILE.yaml] [--flag value ...]"
+    parser.description = description
+    return str(parser.format_help())
+
+
+def resolve(prog: str, key: str, flags: Mapping[str, Flag], value: str = "") -> str:
+    """Return our name for a flag as a user spelt it, or raise ValueError with the nearest one or a hint."""
+    name = key.replace("-", "_")
+    name = name if name in flags else ALIASES.get(name, name)
+    if name in flags or name == "config":
+        return name
+    if name == "loss_type":
+        raise ValueError(f"{prog}: --loss_type: {_loss_hint(value)}")
+    if name in HINTS:
+        raise ValueError(f"{prog}: no flag --{key}: {HINTS[name]}. All flags: `{prog} -h`")
+    near = difflib.get_close_matches(name, [*flags, *ALIASES, "config"], n=1)
+    hint = f"; did you mean --{near[0]}?" if near else "."
+    raise ValueError(f"{prog}: no flag --{key}{hint} All flags: `{prog} -h`")
+
+
+def _loss_hint(value: str) -> str:
+    objective = LOSSES.get(value)
+    if objective in names("objectives"):
+        return f"every loss is a command of its own here; {value!r} is `alignlab train {objective}`"
+    return f"every loss is a command of its own here; objectives: {', '.join(names('objectives'))}"
+
+
+def _from_argv(prog: str, argv: Sequence[str], flags: Mapping[str, Flag]) -> dict[str, str]:
+    """Return flag name -> text, spelling settled."""
+    words: dict[str, list[str]] = {}
+    rest = list(argv)
+    while rest:
+        token = rest.pop(0)
+        if not token.startswith("--") or token == "--":
+            raise ValueError(f"{prog}: unexpected {token!r}; flags start with two dashes, e.g. --seed 1")
+        key, equals, value = token[2:].partition("=")
+        values = [value] if equals else []
+        while not equals and rest and not rest[0].startswith("--"):
+            values.append(rest.pop(0))
+        off = key.replace("-", "_").removeprefix("no_")
+        if off != key.replace("-", "_") and off in flags and flags[off].kind is bool:
+            if values:
+                raise ValueError(f"{prog}: --{key} takes no value")
+            key, values = off, ["false"]
+        name = resolve(prog, key, flags, values[0] if values else "")
+        if name != "config" and is_list(flags[name].kind):
+            words[name] = words.get(name, []) + values
+        else:
+            words[name] = values
+    return {name: _text(prog, name, values, flags.get(name)) for name, values in words.items()}
+
+
+def _text(prog: str, name: str, words: list[str], flag: Flag | None) -> str:
+    if flag is not None and flag.kind is bool and not words:
+        return "true"
+    if not words:
+        raise ValueError(f"{prog}: --{name} needs a value" + (f": {wanted(flag.kind)}" if flag else " (a YAML file)"))
+    if flag is not None and is_list(flag.kind):
+        return _list_text(words, flag.kind)
+    if len(words) > 1:
+        raise ValueError(f"{prog}: --{name} takes one value, got {len(words)}: {' '.join(words)}; quote it if it has spaces")
+    return words[0]
+
+
+def _list_text(words: list[str], kind: Any) -> str:
+    if len(words) == 1:
+        word = words[0]
+        if word.startswith("["):
+            return word
+        if "," in word and not re.search(r"[=:/]", word):
+            words = [part.strip() for part in word.split(",")]
+        elif str in _members(kind):
+            return word
+    element_is_text = any(str in typing.get_args(member) for member in _members(kind))
+    return "[" + ", ".join(json.dumps(word) if element_is_text else word for word in words) + "]"
+
+
+def _from_yaml(prog: str, path: Path, flags: Mapping[str, Flag]) -> dict[str, str]:
+    """Return flag name -> text from a YAML file of flags."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected lines `flag: value`, got {type(content).__name__}")
+    texts = {}
+    for key, value in content.items():
+        try:
+            name = resolve(prog, str(key), flags, str(value))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}".replace("--", "")) from None
+        plain = isinstance(value, str) and not (is_list(flags[name].kind) and not value.startswith("["))
+        texts[name] = value if plain else _list_text([value], flags[name].kind) if isinstance(value, str) else json.dumps(value)
+    return texts
+
+
+def _parser(prog: str, flags: Mapping[str, Flag]) -> Any:
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, add_help=False)
+    groups: dict[str, Any] = {}
+    for flag in flags.values():
+        group = groups.setdefault(flag.group, None) or parser.add_argument_group(flag.group)
+        groups[flag.group] = group
+        required = flag.default is dataclasses.MISSING
+        group.add_argument(
+            f"--{flag.name}",
+            type=flag.kind,
+            default=None if required else flag.default,
+            help=("required. " if required else "") + flag.doc,
+        )
+    return parser
+
+
+def _typed(parser: Any, texts: Mapping[str, str], flags: Mapping[str, Flag], where: str, dashes: str) -> dict[str, Any]:
+    import jsonargparse
+
+    texts = {name: _boolean(text) if flags[name].kind is bool else text for name, text in texts.items()}
+    try:
+        return dict(parser.parse_args([f"--{name}={text}" for name, text in texts.items()]).as_dict())
+    except jsonargparse.ArgumentError as error:
+        found = re.search(r'key "(\w+)', str(error))
+        if not found:
+            raise ValueError(f"{where}{' '.join(str(error).split())}") from None
+        name = found[1]
+        raise ValueError(f"{where}{dashes}{name}: expected {wanted(flags[name].kind)}, got {texts[name]!r}") from None
+
+
+def _boolean(text: str) -> str:
+    return "true" if text.lower() in TRUE else "false" if text.lower() in FALSE else text
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+
+
+def is_list(kind: Any) -> bool:
+    """Whether a field may hold several values."""
+    sequences = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
+    return any(typing.get_origin(member) in sequences for member in _members(kind))
+
+
+def wanted(kind: Any) -> str:
+    """Say in words what a field accepts."""
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
+    parts = []
+    for member in _members(kind):
+        origin, arguments = typing.get_origin(member), typing.get_args(member)
+        if origin is typing.Literal:
+            parts.append("one of " + ", ".join(map(str, arguments)))
+        elif is_list(member):
+            element = next((a for a in arguments if a is not Ellipsis), str)
+            parts.append(f"a list, each {wanted(element)}")
+        else:
+            parts.append(words.get(member, getattr(member, "__name__", str(member))))
+    return " or ".join(parts)
