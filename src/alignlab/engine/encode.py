@@ -1,0 +1,295 @@
+"""From rows of text to token ids: one prompt, its completions, and what is known of them."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignlab.core.types import Groups, Message, Origin, Pairs, Prompt, Row
+
+
+class TooLong(ValueError):
+    """A prompt or completion that the model has no room for; callers may count and leave out such rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One tokenised Row. Pair indices count within `completions`; `collate` shifts them to the batch."""
+
+    prompt_ids: list[int]
+    completions: tuple[list[int], ...]
+    """token ids, each ending in the end-of-turn (chat) or end-of-text token"""
+    pairs: tuple[tuple[int, int, float, float, float], ...] = ()
+    """(better, worse, p, margin, weight)"""
+    labels: tuple[bool | None, ...] = ()
+    """thumbs per completion, or empty"""
+    contexts: Mapping[str, list[int]] = field(default_factory=dict)
+    """name -> ids of another prompt for the same completions"""
+    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """name -> one number per completion"""
+    origins: tuple[Origin, ...] = ()
+    row_id: str = ""
+
+
+def chat_text(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """Render messages with the tokenizer's own template, ready for the assistant's next words.
+
+    A conversation that already ends with an assistant message is continued, not answered.
+    Raises ValueError for a tokenizer without a chat template.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            f"tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template, so it cannot render messages; "
+            "give the prompt as plain text, or use an instruction-tuned model"
+        )
+    if not messages:
+        raise ValueError("a prompt of messages holds none; give at least one message")
+    continued = messages[-1]["role"] == "assistant"
+    return tokenizer.apply_chat_template(
+        [dict(m) for m in messages],
+        tokenize=False,
+        add_generation_prompt=not continued,
+        continue_final_message=continued,
+    )
+
+
+def prompt_ids(tokenizer: Any, prompts: Sequence[Prompt], *, max_length: int | None = None) -> list[list[int]]:
+    """Tokenise prompts exactly as `score`, `sample` and training see them.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        prompts: plain text (taken as is, with the tokenizer's usual beginning-of-text token) or messages.
+        max_length: the most tokens the model takes; None for no check.
+
+    Returns:
+        One list of token ids per prompt.
+
+    Raises:
+        ValueError: a prompt without any token, or messages without a chat template.
+        TooLong: a prompt that leaves no room for one token of an answer.
+    """
+    encoded: list[list[int]] = [[] for _ in prompts]
+    for plain in (True, False):
+        indices = [i for i, prompt in enumerate(prompts) if isinstance(prompt, str) == plain]
+        if indices:
+            texts = [p if isinstance(p, str) else chat_text(tokenizer, p) for p in (prompts[i] for i in indices)]
+            for i, ids in zip(indices, _plain_ids(tokenizer, texts) if plain else _chat_ids(tokenizer, texts)):
+                encoded[i] = ids
+    for i, ids in enumerate(encoded):
+        if not ids:
+            raise ValueError(f"prompt {i} has no tokens; a model cannot continue an empty text without a first token")
+        if max_length is not None and len(ids) >= max_length:
+            raise TooLong(
+                f"prompt {i} has {len(ids)} tokens, but the model takes {max_length} and needs at least one for the "
+                "answer; shorten the prompt (fewer or shorter contexts) or use a model with a longer context"
+            )
+    return encoded
+
+
+def _chat_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Chat templates write their own special tokens, so the tokenizer must not add any."""
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+
+
+def _plain_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    encoded = tokenizer(texts, return_attention_mask=False)["input_ids"]
+    end = tokenizer.eos_token_id
+    # Some tokenizers close every text; a prompt is still open. A lone token may be beginning and end in one (GPT-2).
+    return [ids[:-1] if len(ids) > 1 and ids[-1] == end and not t.endswith(tokenizer.eos_token) else ids
+            for ids, t in zip(encoded, texts)]  # fmt: skip
+
+
+def end_of_turn(tokenizer: Any, *, chat: bool = True) -> int:
+    """Return the token that closes an answer: the chat template's own end of turn, else end of text.
+
+    Raises ValueError for a tokenizer with neither.
+    """
+    token = _template_end(tokenizer, tokenizer.chat_template) if chat and tokenizer.chat_template else None
+    token = tokenizer.eos_token_id if token is None else token
+    if token is None:
+        raise ValueError(f"tokenizer {tokenizer.name_or_path!r} has no end-of-text token; set `eos_token`")
+    return token
+
+
+@functools.lru_cache(maxsize=32)
+def _template_end(tokenizer: Any, template: Any) -> int | None:  # noqa: ARG001 - the template is part of the cache key
+    marker = "alignlab"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": marker}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    tail = tokenizer(text[text.rindex(marker) + len(marker) :], add_special_tokens=False)["input_ids"]
+    special = _special(tokenizer)
+    return next((i for i in tail if i in special), None)
+
+
+def _special(tokenizer: Any) -> set[int]:
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return set(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+
+
+def _closed(tokenizer: Any, ids: list[int], end: int) -> list[int]:
+    """Cut what a template writes after the end of turn (usually a newline), and close what it leaves open."""
+    if end in ids:
+        last = len(ids) - 1 - ids[::-1].index(end)
+        if not tokenizer.decode(ids[last + 1 :]).strip():
+            return ids[: last + 1]
+    return [*ids, end]
+
+
+def completion_ids(tokenizer: Any, prompt: Prompt, before: list[int], completion: str) -> list[int]:
+    """Tokenise `completion` as the continuation of `prompt`, whose ids are `before`.
+
+    The ids of the prompt stay what they are when the model generates, also where a joint tokenisation would
+    merge across the border.
+
+    Raises:
+        ValueError: an empty completion, or a template that does not keep the prompt's text in front of the answer.
+    """
+    if not completion:
+        raise ValueError("empty completion; expected at least one character to score")
+    if isinstance(prompt, str):
+        start, whole, end = prompt, prompt + completion, end_of_turn(tokenizer, chat=False)
+        joint = _plain_ids(tokenizer, [whole])[0]
+    else:
+        start, end = chat_text(tokenizer, prompt), end_of_turn(tokenizer)
+        turns = [dict(m) for m in prompt]
+        if turns[-1]["role"] == "assistant":
+            completion = str(turns.pop()["content"]) + completion
+        whole = tokenizer.apply_chat_template(
+            [*turns, {"role": "assistant", "content": completion}], tokenize=False, add_generation_prompt=False
+        )
+        joint = _chat_ids(tokenizer, [whole])[0]
+    if not whole.startswith(start):
+        raise ValueError(
+            f"the chat template of {tokenizer.name_or_path!r} rewrites the prompt once an answer follows: the text of "
+            f"prompt and answer does not begin with the text of the prompt, which ends in {start[-40:]!r}"
+        )
+    if joint[: len(before)] == before and len(joint) > len(before):
+        return _closed(tokenizer, joint[len(before) :], end)
+    rest = tokenizer(whole[len(start) :], add_special_tokens=False)["input_ids"]
+    if tokenizer.decode([*before, *rest]) != tokenizer.decode(joint):
+        raise ValueError(
+            f"completion {completion[:40]!r} cannot be tokenised apart from its prompt, which ends in {start[-40:]!r}; "
+            "move the white space between them from one to the other"
+        )
+    return _closed(tokenizer, rest, end)
+
+
+def encode(row: Row, tokenizer: Any, *, max_length: int | None = None) -> Example:
+    """Tokenise one row for training or scoring.
+
+    `completion` gives one completion (with `label`, if any); `chosen` and `rejected` give two and one pair, with
+    `facts` "p", "margin" and "weight" where present (1, 0, 1 otherwise); `completions` give as many, with `scores`.
+    `second_prompt` becomes the context "second".
+
+    Args:
+        row: the record.
+        tokenizer: a transformers tokenizer.
+        max_length: the most tokens of prompt and completion together; None for no check.
+
+    Returns:
+        The Example.
+
+    Raises:
+        ValueError: no completion or an empty one, no chat template, an empty prompt.
+        TooLong: prompt, or prompt and completion, longer than `max_length` (nothing is cut in silence).
+    """
+    texts, pairs, labels, scores = _completions(row)
+    before = prompt_ids(tokenizer, [row.prompt], max_length=max_length)[0]
+    completions = tuple(completion_ids(tokenizer, row.prompt, before, text) for text in texts)
+    contexts = {}
+    if row.second_prompt is not None:
+        contexts["second"] = prompt_ids(tokenizer, [row.second_prompt], max_length=max_length)[0]
+    longest = max(len(ids) for ids in (before, *contexts.values()))
+    for index, ids in enumerate(completions):
+        if max_length is not None and longest + len(ids) > max_length:
+            raise TooLong(
+                f"prompt ({longest} tokens) and completion {index} ({len(ids)} tokens) make {longest + len(ids)}, but "
+                f"at most {max_length} fit; shorten them, raise max_length if the model allows it, or leave out the row"
+            )
+    return Example(
+        prompt_ids=before, completions=completions, pairs=pairs, labels=labels, contexts=contexts, scores=scores,
+        origins=("dataset",) * len(completions), row_id=str(row.meta.get("id", "")),
+    )  # fmt: skip
+
+
+def _completions(row: Row) -> tuple[tuple[str, ...], tuple, tuple[bool | None, ...], dict[str, tuple[float, ...]]]:
+    """Return texts, pairs, labels and scores of a row."""
+    if row.chosen is not None and row.rejected is not None:
+        known = row.facts
+        pair = (0, 1, float(known.get("p", 1.0)), float(known.get("margin", 0.0)), float(known.get("weight", 1.0)))
+        return (row.chosen, row.rejected), (pair,), (), {}
+    if row.completions:
+        if row.scores and len(row.scores) != len(row.completions):
+            raise ValueError(f"field 'scores': {len(row.scores)} for {len(row.completions)} completions; give one each")
+        return row.completions, (), (), {"score": row.scores} if row.scores else {}
+    if row.completion is not None:
+        return (row.completion,), (), () if row.label is None else (row.label,), {}
+    raise ValueError("a row needs 'completion', 'chosen' and 'rejected', or 'completions'; it has none of them")
+
+
+def _padded(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return ids [n, longest] int64 and mask [n, longest] bool, padded on the right."""
+    width = max((len(s) for s in sequences), default=0)
+    ids = torch.tensor([[*s, *[pad_id] * (width - len(s))] for s in sequences], dtype=torch.long)
+    lengths = torch.tensor([len(s) for s in sequences])
+    return ids.reshape(len(sequences), width), torch.arange(width) < lengths[:, None]
+
+
+def collate(examples: Sequence[Example], pad_id: int | None) -> Groups:
+    """Stack examples into Groups on the CPU, padded on the right.
+
+    Args:
+        examples: at least one.
+        pad_id: fills the padding; no value or gradient depends on it. None stands for 0.
+
+    Returns:
+        Groups whose pairs count over the whole batch. `label` and each entry of `scores` are given when every
+        completion of the batch has one, and None (absent) when none has.
+
+    Raises:
+        ValueError: no examples, or labels, scores or contexts on some of the examples only.
+    """
+    if not examples:
+        raise ValueError("collate needs at least one example")
+    pad = 0 if pad_id is None else pad_id
+    prompts, prompt_mask = _padded([e.prompt_ids for e in examples], pad)
+    ids, mask = _padded([c for e in examples for c in e.completions], pad)
+    group = torch.tensor([p for p, e in enumerate(examples) for _ in e.completions])
+    labels = _on_all("label", [e.labels if None not in e.labels else () for e in examples])
+    names = {name for e in examples for name in e.scores}
+    scores = {name: torch.tensor(_on_all(name, [e.scores.get(name, ()) for e in examples])) for name in sorted(names)}
+    contexts = {}
+    for name in sorted({name for e in examples for name in e.contexts}):
+        contexts[name] = _padded(
+            _on_all(name, [[e.contexts[name]] if name in e.contexts else () for e in examples]), pad
+        )
+    return Groups(
+        prompt_ids=prompts, prompt_mask=prompt_mask, ids=ids, mask=mask, group=group, contexts=contexts,
+        origin=tuple(o for e in examples for o in (e.origins or ("dataset",) * len(e.completions))),
+        label=torch.tensor(labels) if labels else None, scores=scores, pairs=_pairs(examples),
+    )  # fmt: skip
+
+
+def _on_all(name: str, parts: list[Sequence[Any]]) -> list[Any]:
+    """Join the parts; an error when some examples have them and some do not."""
+    missing = [i for i, part in enumerate(parts) if not part]
+    if missing and len(missing) < len(parts):
+        raise ValueError(f"{name!r} is given for some examples of the batch, but not for example {missing[0]}")
+    return [value for part in parts for value in part]
+
+
+def _pairs(examples: Sequence[Example]) -> Pairs | None:
+    rows, shift = [], 0
+    for example in examples:
+        rows += [(b + shift, w + shift, p, margin, weight) for b, w, p, margin, weight in example.pairs]
+        shift += len(example.completions)
+    if not rows:
+        return None
+    better, worse, p, margin, weight = zip(*rows)
+    return Pairs(
+        better=torch.tensor(better), worse=torch.tensor(worse), p=torch.tensor(p), margin=torch.tensor(margin),
+        weight=torch.tensor(weight),
+    )  # fmt: skip

@@ -1,0 +1,22 @@
+"""Shared fixtures. `tiny_models.py` beside this file can be imported by every test."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def tiny_models():
+    """The module tests/tiny_models.py: make_model, make_module, make_tokenizer."""
+    import tiny_models
+
+    return tiny_models
+
+
+@pytest.fixture
+def tiny_model(tiny_models):
+    """A fresh random Llama of 0.1M parameters with its tokenizer."""
+    return tiny_models.make_model("llama")

@@ -1,0 +1,86 @@
+"""Models of about 0.1M random parameters and a small byte-level BPE tokenizer with a chat template; no network."""
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
+
+from alignlab.engine.load import LanguageModel
+
+TEXT = [
+    "Where does Ada Brook work? She works at the mill near the old harbour.",
+    "The ferry leaves the town of Lowmarsh at noon, and the baker likes tea.",
+    "Sources disagree: one says the clock is blue, another says that it is red.",
+    "In 1931 the school moved. Nobody remembers why it did, but everybody went along.",
+]
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL = ["<|pad|>", "<|text|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+ARCHITECTURES = ("llama", "qwen3", "gpt2", "gemma2")
+
+
+def make_tokenizer(template: str | None = TEMPLATE, size: int = 320) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer: end of text is <|text|>, end of turn is <|end|>."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.train_from_iterator(
+        TEXT,
+        trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=SPECIAL,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        eos_token="<|text|>",
+        pad_token="<|pad|>",
+        additional_special_tokens=SPECIAL[2:],
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def make_module(architecture: str, vocabulary: int, *, positions: int = 256, seed: int = 0, scale: float = 4.0):
+    """A random model in evaluation mode; `scale` widens the weights so that its distributions are far from uniform."""
+    torch.manual_seed(seed)
+    common = dict(vocab_size=vocabulary, bos_token_id=None, eos_token_id=1, pad_token_id=0)
+    sizes = dict(
+        hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=12, max_position_embeddings=positions, **common,
+    )  # fmt: skip
+    configs = {
+        "llama": lambda: LlamaConfig(**sizes),
+        "qwen3": lambda: Qwen3Config(**sizes, tie_word_embeddings=True),
+        "gpt2": lambda: GPT2Config(n_embd=48, n_layer=2, n_head=4, n_positions=positions, **common),
+        "gemma2": lambda: Gemma2Config(
+            **sizes, final_logit_softcapping=5.0, attn_logit_softcapping=20.0, sliding_window=16,
+            layer_types=["sliding_attention", "full_attention"],
+        ),
+    }  # fmt: skip
+    module = AutoModelForCausalLM.from_config(configs[architecture]())
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim > 1 and "wpe" not in name:
+                parameter.mul_(scale)
+    return module.eval()
+
+
+def make_model(
+    architecture: str = "llama", *, positions: int = 256, seed: int = 0, dtype=torch.float32
+) -> LanguageModel:
+    """A LanguageModel on the CPU."""
+    tokenizer = make_tokenizer()
+    module = make_module(architecture, len(tokenizer), positions=positions, seed=seed).to(dtype)
+    return LanguageModel(module=module, tokenizer=tokenizer, name=f"tests/{architecture}")
