@@ -91,7 +91,11 @@ def show(argv: Sequence[str]) -> int:
         print(json.dumps({"id": f"{family}/{name}"} | as_record(card), indent=2, ensure_ascii=False))
         return 0
     print(f"{family}/{name}: {card.title}\n\n{(module.__doc__ or '').strip()}\n")
-    lines = {"paper": paper_link(card.paper), "status": card.status, "needs": ", ".join(sorted(card.needs)) or "nothing"}
+    lines = {
+        "paper": paper_link(card.paper),
+        "status": card.status,
+        "needs": ", ".join(sorted(card.needs)) or "nothing",
+    }
     lines |= {"claim": "; ".join(map(str, card.claims)), "smoke": card.smoke, "study": card.study}
     lines |= {"deviates": "; ".join(card.deviations)}
     for key, value in lines.items():
@@ -106,6 +110,7 @@ def show(argv: Sequence[str]) -> int:
 
 def paper_link(paper: str) -> str:
     """Return the URL of an arXiv id or DOI; a URL stays as it is."""
+    paper = paper.removeprefix("arXiv:").removeprefix("doi:")
     if paper.startswith(("http://", "https://")):
         return paper
     return f"https://doi.org/{paper}" if paper.startswith("10.") else f"https://arxiv.org/abs/{paper}"

@@ -1,7 +1,7 @@
-"""Flags from dataclass fields: command line over YAML file over default, and errors that name the flag and the way out.
+"""Flags from dataclass fields: command line over YAML file over default, and errors that name the flag.
 
-Spelling is settled before typing: `--learning-rate`, `--learning_rate` and `learning_rate:` in YAML are one flag, `--bf16` and
-`--no_bf16` need no value, `--ratios 0 .2 .4` is a list. jsonargparse then turns text into the fields' types.
+Spelling is settled before typing: `--learning-rate`, `--learning_rate` and `learning_rate:` in YAML are one flag,
+`--bf16` and `--no_bf16` need no value, `--ratios 0 .2 .4` is a list. jsonargparse then turns text into the fields' types.
 """
 
 import collections.abc
@@ -179,7 +179,7 @@ def _from_argv(prog: str, argv: Sequence[str], flags: Mapping[str, Flag]) -> dic
         while not equals and rest and not rest[0].startswith("--"):
             values.append(rest.pop(0))
         off = key.replace("-", "_").removeprefix("no_")
-        if off != key.replace("-", "_") and off in flags and flags[off].kind is bool:
+        if off != key.replace("-", "_") and off in flags and bool in _members(flags[off].kind):
             if values:
                 raise ValueError(f"{prog}: --{key} takes no value")
             key, values = off, ["false"]
@@ -192,14 +192,16 @@ def _from_argv(prog: str, argv: Sequence[str], flags: Mapping[str, Flag]) -> dic
 
 
 def _text(prog: str, name: str, words: list[str], flag: Flag | None) -> str:
-    if flag is not None and flag.kind is bool and not words:
+    if flag is not None and bool in _members(flag.kind) and not words:
         return "true"
     if not words:
         raise ValueError(f"{prog}: --{name} needs a value" + (f": {wanted(flag.kind)}" if flag else " (a YAML file)"))
     if flag is not None and is_list(flag.kind):
         return _list_text(words, flag.kind)
     if len(words) > 1:
-        raise ValueError(f"{prog}: --{name} takes one value, got {len(words)}: {' '.join(words)}; quote it if it has spaces")
+        raise ValueError(
+            f"{prog}: --{name} takes one value, got {len(words)}: {' '.join(words)}; quote it if it has spaces"
+        )
     return words[0]
 
 
@@ -233,7 +235,9 @@ def _from_yaml(prog: str, path: Path, flags: Mapping[str, Flag]) -> dict[str, st
         except ValueError as error:
             raise ValueError(f"{path}: {error}".replace("--", "")) from None
         plain = isinstance(value, str) and not (is_list(flags[name].kind) and not value.startswith("["))
-        texts[name] = value if plain else _list_text([value], flags[name].kind) if isinstance(value, str) else json.dumps(value)
+        texts[name] = (
+            value if plain else _list_text([value], flags[name].kind) if isinstance(value, str) else json.dumps(value)
+        )
     return texts
 
 

@@ -55,6 +55,7 @@ def dispatch(words: Sequence[str]) -> int:
     if not rest or rest[0] in ("-h", "--help"):
         print(verbs.verb_help(verb))
         return OK if rest else MISUSED
+    verbs.method(verb, rest[0])  # an unknown method is said at once, before anything heavy is imported
     from alignlab.cli import runs
 
     return runs.run(verb, rest[0], rest[1:])
@@ -70,7 +71,9 @@ def is_ours(error: BaseException) -> bool:
         return True
     if "No space left on device" in str(error):  # libraries wrap it in types of their own
         return True
-    if not isinstance(error, (ValueError, LookupError, ImportError)) and not _raised_here(error.__traceback__, raised=True):
+    if not isinstance(error, (ValueError, LookupError, ImportError)) and not _raised_here(
+        error.__traceback__, raised=True
+    ):
         return False
     return _raised_here(error.__traceback__) and " " in str(error.args[0] if error.args else "")
 

@@ -24,10 +24,10 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoints:
-    """Who answers: an endpoint is `world:ROLE`, `tiny:`, `hf:MODEL`, `replay:FILE` or PROVIDER/MODEL such as openai/gpt-5."""
+    """Who answers: an endpoint is `world:ROLE`, `tiny:`, `hf:MODEL`, `replay:FILE` or PROVIDER/MODEL."""
 
     teacher: str | None = None
-    """endpoint that writes training data"""
+    """endpoint that writes training data, e.g. openai/gpt-5"""
     judge: str | None = None
     """endpoint that scores answers"""
     participant: str | None = None
@@ -96,3 +96,25 @@ class Sampling:
     """0 takes the likeliest token each time"""
     max_tokens: int = 256
     """longest completion, in tokens"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """How an evaluated model answers."""
+
+    temperature: float = 0.0
+    """0 takes the likeliest token each time"""
+    max_tokens: int = 256
+    """longest answer, in tokens"""
+    target: str | None = None
+    """evaluate this endpoint instead of --model, e.g. openai/gpt-5"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steering:
+    """What is steered."""
+
+    prompt: str | None = None
+    """one prompt, instead of --dataset"""
+    fit_dataset: str | None = None
+    """rows to fit the method on, where it fits something"""

@@ -1,4 +1,7 @@
-"""The verbs: what each does, and which families its methods come from. Imports nothing heavy: help pages must be quick."""
+"""The verbs: what each does, and which families its methods come from.
+
+Imports nothing heavy: help pages must be quick.
+"""
 
 import ast
 import difflib
@@ -21,11 +24,15 @@ class Verb:
 
 
 VERBS = {
-    "train": Verb("train a model with an objective", ("objectives", "rewards"), "alignlab train dpo --dataset world:pairs"),
+    "train": Verb(
+        "train a model with an objective", ("objectives", "rewards"), "alignlab train dpo --dataset world:pairs"
+    ),
     "run": Verb("run a whole procedure of several stages", ("procedures", "fields"), "alignlab run dialectical"),
     "make": Verb("make training data", ("pipelines",), "alignlab make conflicts --dataset world:"),
     "eval": Verb("measure a model's behaviour", ("evals",), "alignlab eval poisoned_context --model tiny:"),
-    "steer": Verb("sample from a model under a steering method", ("steering",), "alignlab steer notice --dataset FILE.jsonl"),
+    "steer": Verb(
+        "sample from a model under a steering method", ("steering",), "alignlab steer notice --dataset FILE.jsonl"
+    ),
     "attack": Verb("rewrite prompts into attacks", ("attacks",), "alignlab attack NAME --dataset FILE.jsonl"),
     "score": Verb("score completions with a reward", ("rewards",), "alignlab score NAME --dataset FILE.jsonl"),
     "probe": Verb("measure what is inside a model", ("probes",), "alignlab probe NAME --model tiny:"),
@@ -64,14 +71,23 @@ def main_help() -> str:
     lines += ["Align a language model with published methods, and prove what changed.", "", "verbs:"]
     lines += [f"  {name:<10}{verb.summary}" for name, verb in VERBS.items()]
     lines += ["", "more:", "  alignlab VERB -h            its methods", "  alignlab VERB METHOD -h     its flags"]
-    lines += ["  --debug                     show the traceback of an error", "  --version                   print the version"]
+    lines += [
+        "  --debug                     show the traceback of an error",
+        "  --version                   print the version",
+    ]
     lines += ["", "start: alignlab run dialectical --output_dir runs/demo"]
     return "\n".join(lines)
 
 
 def verb_help(verb: str) -> str:
     """Return the page of `alignlab VERB -h` for a verb that takes a method."""
-    lines = [f"usage: alignlab {verb} METHOD [--flag value ...]", "", VERBS[verb].summary.capitalize() + ".", "", "methods:"]
+    lines = [
+        f"usage: alignlab {verb} METHOD [--flag value ...]",
+        "",
+        VERBS[verb].summary.capitalize() + ".",
+        "",
+        "methods:",
+    ]
     known = methods(verb)
     width = max(map(len, known), default=0) + 2
     lines += [f"  {name:<{width}}{headline(module)}" for name, (_, module) in known.items()] or ["  none yet"]

@@ -1,0 +1,212 @@
+"""One action per verb: reads rows, loads models, calls the method's function, returns its Result."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+from alignlab.cli.context import RunContext
+from alignlab.core import files
+from alignlab.core.types import Metric, Prompt, Result, Row
+
+Values = dict[str, Any]
+
+
+def columns_of(entries: Sequence[str]) -> dict[str, str] | None:
+    """Return field -> column from `--columns prompt=instruction,completion=output`; ValueError for anything else."""
+    mapping = {}
+    for entry in (part for text in entries for part in text.split(",") if part):
+        ours, equals, theirs = entry.partition("=")
+        if not (ours and equals and theirs):
+            raise ValueError(f"--columns: expected OUR_COLUMN=YOUR_COLUMN, e.g. prompt=instruction, got {entry!r}")
+        mapping[ours.strip()] = theirs.strip()
+    return mapping or None
+
+
+def read_rows(ctx: RunContext, values: Values, spec: str | None = None, flag: str = "--dataset") -> list[Row]:
+    """Read the rows of a run; ValueError when no data set is named or nothing comes out of it."""
+    spec = spec or ctx.dataset
+    if spec is None:
+        raise ValueError(f"{flag}: which rows? Give a JSONL or Parquet file, a hub id, or world:NAME")
+    if spec.startswith("world:"):
+        from alignlab import world
+
+        found: Iterator[Row] = world.rows(spec.removeprefix("world:"), ctx.seed, ctx.limit)
+    else:
+        from alignlab.data.rows import read
+
+        columns, split = columns_of(values.get("columns", ())), values.get("dataset_train_split")
+        found = read(spec, columns=columns, limit=ctx.limit, split=split)
+    rows = list(itertools.islice(found, ctx.limit))
+    if not rows:
+        raise ValueError(f"{flag} {spec}: no rows in it")
+    ctx.say(f"{spec}: {len(rows):,} rows")
+    return rows
+
+
+def load_model(values: Values, spec: str | None = None) -> Any:
+    """Load the model that the flags name, with a fresh LoRA adapter where asked."""
+    from alignlab.engine.load import Lora, load
+
+    lora = None
+    if values.get("use_peft"):
+        lora = Lora(
+            r=values["lora_r"],
+            alpha=values["lora_alpha"],
+            dropout=values["lora_dropout"],
+            target_modules=values["lora_target_modules"],
+        )
+    return load(
+        spec or values["model"],
+        dtype=values["dtype"],
+        device="cpu" if values.get("use_cpu") else values["device"],
+        revision=values["model_revision"],
+        adapter=values["adapter"],
+        trust_remote_code=values["trust_remote_code"],
+        lora=lora,
+    )
+
+
+def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:
+    """Train with an objective; the model, its metrics and checkpoints land in the run folder."""
+    from alignlab.cli.training import train as run_training
+
+    return run_training(module, cfg, ctx, values)
+
+
+def run(module: ModuleType, cfg: Any, ctx: RunContext, _: Values) -> Result:
+    """Run a procedure or a field."""
+    result: Result = module.run(ctx, cfg)
+    return result
+
+
+def check(module: ModuleType, cfg: Any, _ctx: RunContext, _values: Values) -> Result:
+    """Verify theorems."""
+    result: Result = module.check(cfg)
+    return result
+
+
+def make(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:
+    """Run a pipeline; its rows land in rows.jsonl."""
+    rows = read_rows(ctx, values)
+    return _write_rows(module, ctx, rows, module.make(iter(rows), ctx.endpoint, cfg))
+
+
+def attack(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:
+    """Rewrite prompts; the attacked rows land in rows.jsonl."""
+    rows = read_rows(ctx, values)
+    return _write_rows(module, ctx, rows, module.attack(load_model(values), iter(rows), cfg))
+
+
+def _write_rows(module: ModuleType, ctx: RunContext, rows: Sequence[Row], made: Iterator[Row]) -> Result:
+    from alignlab.data.rows import write
+
+    kept: list[Row] = []
+    with ctx.stage(module.__name__.rpartition(".")[2], len(rows)) as stage:
+
+        def counted() -> Iterator[Row]:
+            for row in made:
+                stage.advance()
+                if len(kept) < 20:
+                    kept.append(row)
+                yield row
+
+        stage.rows_out = write(ctx.folder / "rows.jsonl", counted())
+    metrics = {"rows_in": Metric(value=len(rows), n=len(rows)), "rows_out": Metric(value=stage.rows_out, n=len(rows))}
+    samples = tuple({"prompt": text_of(row.prompt), "answer": row.chosen or row.completion or ""} for row in kept)
+    return Result(metrics=metrics, samples=samples)
+
+
+def text_of(prompt: Prompt) -> str:
+    """Return a prompt as text for people."""
+    return prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
+
+
+def score(module: ModuleType, _cfg: Any, ctx: RunContext, values: Values) -> Result:
+    """Score completions with a reward; scores.jsonl has one line per row."""
+    import numpy as np
+
+    from alignlab.stats.bootstrap import mean_interval
+
+    rows = read_rows(ctx, values)
+    numbers = [float(value) for value in module.score(load_model(values), rows)]
+    records = [
+        {"id": row.meta.get("id", i), "score": value} for i, (row, value) in enumerate(zip(rows, numbers, strict=True))
+    ]
+    write_lines(ctx, "scores.jsonl", records)
+    low, high = mean_interval(np.asarray(numbers), seed=ctx.seed)
+    return Result(metrics={"score": Metric(value=float(np.mean(numbers)), n=len(numbers), low=low, high=high)})
+
+
+def probe(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:
+    """Measure what is inside a model."""
+    rows = read_rows(ctx, values) if ctx.dataset else []
+    result: Result = module.measure(load_model(values), rows, cfg)
+    return result
+
+
+def eval(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:  # noqa: A001 - the verb's name
+    """Play an eval with a model or an endpoint."""
+    from alignlab.engine.endpoints import endpoint
+    from alignlab.harness import local
+
+    options_ = {"seed": ctx.seed, "temperature": values["temperature"], "max_tokens": values["max_tokens"]}
+    if values["target"]:
+        subject = local.by_endpoint(endpoint(values["target"], cache_dir=ctx.folder / "answers"), **options_)
+    else:
+        subject = local.by_model(load_model(values), **options_)
+    items = list(itertools.islice(module.items(cfg), ctx.limit))
+
+    def answerer(role: str) -> local.Answerer:
+        return subject if role == "model" else local.by_endpoint(ctx.endpoint(role), **options_)
+
+    with ctx.stage(module.__name__.rpartition(".")[2], len(items), len(items)) as stage:
+        records = local.play(module, items, answerer, stage.advance)
+        stage.rows_out = len(records)
+    write_lines(ctx, "samples.jsonl", records)
+    result: Result = module.aggregate(records)
+    return result
+
+
+def steer(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:
+    """Sample under an intervention, beside the same model without it."""
+    model = load_model(values)
+    if values["prompt"] is not None:
+        rows = [Row(prompt=chat_or_text(model, values["prompt"]))]
+    else:
+        rows = read_rows(ctx, values)
+    artifact = None
+    if hasattr(module, "fit"):
+        artifact = module.fit(model, read_rows(ctx, values, values["fit_dataset"], "--fit_dataset"), cfg)
+    intervention = module.intervene(artifact, cfg, lambda spec: load_model(values, spec))
+    drawn = {name: values[name] for name in ("n", "temperature", "max_tokens")} | {"seed": ctx.seed}
+    prompts = [row.prompt for row in rows]
+    with ctx.stage("plain", len(rows), len(rows)) as stage:
+        plain = model.sample(prompts, **drawn, progress=stage.advance)
+        stage.rows_out = len(plain)
+    with ctx.stage("steered", len(rows), len(rows)) as stage, intervention.active(model):
+        edited = [intervention.edit_messages(prompt) for prompt in prompts]
+        processors = intervention.logits_processors()
+        steered = model.sample(edited, **drawn, processors=processors, progress=stage.advance)
+        stage.rows_out = len(steered)
+    samples = [
+        {"prompt": text_of(prompt), "plain": before.text, "steered": after.text}
+        for prompt, befores, afters in zip(prompts, plain, steered, strict=True)
+        for before, after in zip(befores, afters, strict=True)
+    ]
+    write_lines(ctx, "samples.jsonl", samples)
+    changed = sum(s["plain"] != s["steered"] for s in samples) / len(samples)
+    return Result(metrics={"changed": Metric(value=changed, n=len(samples))}, samples=tuple(samples[:20]))
+
+
+def chat_or_text(model: Any, text: str) -> Prompt:
+    """Return a prompt as a chat turn where the tokenizer has a template, else as plain text."""
+    return ({"role": "user", "content": text},) if getattr(model.tokenizer, "chat_template", None) else text
+
+
+def write_lines(ctx: RunContext, name: str, records: Sequence[Any]) -> None:
+    """Write a JSONL file of the run folder, whole or not at all."""
+    import json
+
+    text = "".join(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)
+    files.write_text(ctx.folder / name, text)

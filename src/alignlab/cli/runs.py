@@ -1,0 +1,141 @@
+"""Verbs that run a method: settle its flags, hand it to the family's action, write the run folder."""
+
+import dataclasses
+import importlib
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from alignlab.cli import flags, options, verbs
+from alignlab.cli.context import RunContext, plain, private_logs, roles
+from alignlab.core.find import find
+from alignlab.core.types import Result
+
+NO_MODEL, NOTHING_READ = frozenset({"model"}), frozenset({"model", "dataset", "limit"})
+SHARED: dict[str, tuple[flags.Group, ...]] = {
+    "run": (flags.Group("Run", options.Run), flags.Group("Endpoints", options.Endpoints)),
+    "make": (
+        flags.Group("Run", options.Run, NO_MODEL),
+        flags.Group("Endpoints", options.Endpoints),
+        flags.Group("Data", options.Data),
+    ),
+    "check": (flags.Group("Run", options.Run, NOTHING_READ),),
+    "eval": (
+        flags.Group("Run", options.Run),
+        flags.Group("Model", options.Loading),
+        flags.Group("Endpoints", options.Endpoints),
+        flags.Group("Sampling", options.Answering),
+    ),
+    "steer": (
+        flags.Group("Run", options.Run),
+        flags.Group("Steering", options.Steering),
+        flags.Group("Model", options.Loading),
+        flags.Group("Data", options.Data),
+        flags.Group("Sampling", options.Sampling),
+    ),
+}
+WITH_ROWS = (
+    flags.Group("Run", options.Run),
+    flags.Group("Model", options.Loading),
+    flags.Group("Data", options.Data),
+)
+"""attack, score, probe"""
+
+
+def groups_of(verb: str, module: ModuleType) -> tuple[flags.Group, ...]:
+    """Return the groups of flags of a method: its own first, so that its defaults and words count."""
+    own = flags.Group("Method", module.Config)
+    if verb == "train":
+        from alignlab.train.config import TrainConfig
+
+        return (
+            own,
+            flags.Group("Run", options.Run, frozenset({"seed"})),
+            flags.Group("Training", TrainConfig),
+            flags.Group("LoRA", options.Peft),
+            flags.Group("Model", options.Loading),
+            flags.Group("Data", options.Data),
+            flags.Group("Evaluation", options.Evaluation),
+        )
+    return (own, *SHARED.get(verb, WITH_ROWS))
+
+
+def run(verb: str, name: str, argv: Sequence[str]) -> int:
+    """Run one method and return the exit code."""
+    family, method = verbs.method(verb, name)
+    module = find(family, method)
+    prog, groups = f"alignlab {verb} {method}", groups_of(verb, module)
+    if any(word in ("-h", "--help") for word in argv):
+        sys.stdout.write(flags.show_help(prog, groups, verbs.headline(module.__name__) + "."))
+        return 0
+    values = flags.parse(prog, groups, argv)
+    values["output_dir"] = values["output_dir"] or f"runs/{method}-{values['seed']}"
+    cfg = flags.build(module.Config, values)
+    if values["dry_run"]:
+        import yaml
+
+        print(f"# {prog}, resolved; nothing was run")
+        print(yaml.safe_dump(plain_values(values), sort_keys=False, allow_unicode=True), end="")
+        return 0
+    private_logs()
+    ctx = context(values)
+    began = time.monotonic()
+    action = getattr(importlib.import_module("alignlab.cli.actions"), verb)
+    result = action(module, cfg, ctx, values)
+    write(result, module, ctx, values, " ".join(["alignlab", verb, method, *map(shlex.quote, argv)]), began)
+    return 0
+
+
+def context(values: dict[str, Any]) -> RunContext:
+    """Build the context of a run from its flags."""
+    return RunContext(
+        folder=Path(values["output_dir"]),
+        seed=values["seed"],
+        model=values.get("model") or "tiny:",
+        dataset=values.get("dataset"),
+        limit=values.get("limit"),
+        endpoints=roles(flags.build(options.Endpoints, values)),
+    )
+
+
+def plain_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as YAML can hold them."""
+
+    def simple(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return simple(dataclasses.asdict(value))
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [simple(item) for item in value]
+        if isinstance(value, dict):
+            return {str(key): simple(item) for key, item in value.items()}
+        return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+    return {key: simple(value) for key, value in values.items()}
+
+
+def write(
+    result: Result, module: ModuleType, ctx: RunContext, values: dict[str, Any], command: str, began: float
+) -> None:
+    """Write the run folder and print the numbers."""
+    from alignlab.report import folder
+
+    folder.write(
+        ctx.folder,
+        result,
+        card=module.CARD,
+        config=plain_values(values),
+        seed=ctx.seed,
+        command=command,
+        seconds=time.monotonic() - began,
+    )
+    width = max((len(name) for name in result.metrics), default=0) + 2
+    for name, metric in result.metrics.items():
+        interval = "" if metric.low is None or metric.high is None else f"  [{metric.low:.4g}, {metric.high:.4g}]"
+        print(f"{plain(name):<{width}}{metric.value:.4g}{interval}  n={metric.n}")
+    for note in result.notes:
+        print(f"note: {plain(note)}")
+    print(f"{ctx.folder}/report.html")

@@ -1,0 +1,87 @@
+"""`train`: rows to tokens, tokens to a tuned model in the run folder."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from alignlab.cli import flags
+from alignlab.cli.actions import load_model, read_rows
+from alignlab.cli.context import RunContext
+from alignlab.core.types import Metric, Result, Row
+from alignlab.train.config import TrainConfig
+
+
+def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Mapping[str, Any]) -> Result:
+    """Train with an objective; checkpoints, metrics.jsonl and the model land in the run folder."""
+    from alignlab.train import loop
+
+    settings: TrainConfig = flags.build(TrainConfig, values)
+    rows = read_rows(ctx, dict(values))
+    held_out = read_rows(ctx, dict(values), values["eval_dataset"], "--eval_dataset") if values["eval_dataset"] else []
+    model = load_model(dict(values))
+    ctx.say(f"model {model.identity}")
+    examples = encoded(ctx, "tokenise", rows, model, settings.max_length)
+    held = encoded(ctx, "tokenise evaluation rows", held_out, model, settings.max_length) if held_out else []
+    numbers = loop.train(
+        model,
+        examples,
+        module.loss,
+        settings,
+        ctx.folder,
+        objective_config=cfg,
+        stats=getattr(module, "stats", None),
+        eval_examples=held,
+    )
+    save(model, ctx.folder)
+    metrics = {name: Metric(value=float(value), n=len(examples)) for name, value in numbers.items() if is_number(value)}
+    left_out = len(rows) - len(examples)
+    notes = (
+        (f"{left_out} of {len(rows)} rows are longer than --max_length {settings.max_length}; left out",)
+        if left_out
+        else ()
+    )
+    return Result(metrics=metrics, notes=notes)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a metric can go into result.json as a number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def encoded(ctx: RunContext, name: str, rows: Sequence[Row], model: Any, max_length: int) -> list[Any]:
+    """Tokenise rows; those that are too long are counted and left out. ValueError names the row that cannot be used."""
+    from alignlab.engine.encode import TooLong, encode
+
+    room = min(max_length, model.context_length or max_length)
+    examples, longest = [], ""
+    with ctx.stage(name, len(rows), len(rows)) as stage:
+        for number, row in enumerate(rows, 1):
+            try:
+                examples.append(encode(row, model.tokenizer, max_length=room))
+            except TooLong as error:
+                longest = str(error)
+            except ValueError as error:
+                raise ValueError(f"row {row.meta.get('id') or number}: {error}") from error
+            stage.advance()
+        stage.rows_out = len(examples)
+        stage.reason = f"every row is too long for --max_length {room}: {longest}"
+    return examples
+
+
+def save(model: Any, folder: Path) -> None:
+    """Put the model's files into the run folder, each whole, weights last: a folder with weights is a loadable one."""
+    from alignlab.engine.load import save as save_model
+
+    scratch = Path(tempfile.mkdtemp(prefix=".model.", suffix=".partial", dir=folder))
+    try:
+        save_model(model, scratch / "model")
+        found = sorted((scratch / "model").iterdir(), key=lambda path: path.name.endswith(".safetensors"))
+        for path in found:
+            if path.name != "README.md":  # peft writes an empty one; the run's own is the model card
+                os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
