@@ -1,0 +1,1 @@
+"""Objectives: pure functions from scored batches to loss terms; one file per published name."""

@@ -1,0 +1,117 @@
+"""Direct preference optimisation: a classifier between two completions whose logit is the policy's own log-ratio.
+
+z = beta * [(log p(y_w|x) - log p_ref(y_w|x)) - (log p(y_l|x) - log p_ref(y_l|x))], log-probabilities summed over completion
+tokens with EOS; L = -log sigma(z), for a label that holds with probability p: -p log sigma(z) - (1-p) log sigma(-z). The
+gradient with respect to log p(y_w|x) is -beta * (p - sigma(z)).
+
+Source: Rafailov et al. 2023 (arXiv:2305.18290), equation 7; soft labels: its Bradley-Terry likelihood in expectation.
+The optional term on the likelihood of y_w keeps it from sinking: Pang et al. 2024 (arXiv:2404.19733), equation 1.
+Input: pairs. Unit: nats. Reduction: mean over the pairs of the optimiser batch, weighted by the pairs' weights, so that
+weight 2 is the pair given twice. A usual learning rate for full tuning is 1e-6, for LoRA 1e-5.
+Deviations: `Pairs.margin` is no part of this loss. Dropout is off in policy and reference (the loop sees to that).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.core.cards import Card, Claim
+from alignlab.core.masks import lengths, seq_sum
+from alignlab.core.types import Groups, Pairs, Term
+
+CARD = Card(
+    title="Direct preference optimisation",
+    paper="arXiv:2305.18290",
+    bibtex="""@inproceedings{rafailov2023direct,
+  title = {Direct Preference Optimization: Your Language Model is Secretly a Reward Model},
+  author = {Rafailov, Rafael and Sharma, Archit and Mitchell, Eric and Manning, Christopher D. and Ermon, Stefano
+    and Finn, Chelsea},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume = {36},
+  year = {2023},
+  eprint = {2305.18290},
+  archivePrefix = {arXiv}
+}""",
+    brief="baselines-dpo-ipo-kto",
+    status="faithful",
+    summary="Tell the better from the worse completion by the policy's log-ratio to a frozen reference.",
+    smoke="alignlab train dpo --model tiny: --dataset world:preferences --max_steps 30 --per_device_train_batch_size 8"
+    " --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
+    claims=(
+        Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.0),
+        Claim(metric="train/rewards/margins", relation=">", bound=0.0),
+    ),
+    needs=frozenset({"policy", "ref"}),
+    deviations=("Pairs.margin is ignored", "AdamW instead of RMSprop"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of direct preference optimisation."""
+
+    beta: float = 0.1
+    """strength of the pull towards the reference, > 0 (paper: 0.1)"""
+    nll_weight: float = 0.0
+    """weight of the likelihood term on the better completion, >= 0 (paper: none; Pang et al.: 1)"""
+    form: Literal["per_pair", "per_token"] = "per_pair"
+    """what weighs the same in the likelihood term: pairs, each by its mean token (Pang et al.), or tokens (TRL 1.16)"""
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise ValueError(f"--beta: expected a number > 0, got {self.beta}")
+        if not self.nll_weight >= 0:
+            raise ValueError(f"--nll_weight: expected a number >= 0, got {self.nll_weight}")
+        if self.form not in ("per_pair", "per_token"):
+            raise ValueError(f"--form: expected per_pair or per_token, got {self.form!r}")
+
+
+def loss(batch: Groups, cfg: Config) -> tuple[Term, ...]:
+    """Preference loss over the pairs of a batch.
+
+    Args:
+        batch: views `policy` and `ref` [N, T], and `pairs` [R] into the N completions.
+        cfg: settings.
+
+    Returns:
+        Term `dpo` over the R pairs in nats per pair, with TRL's reward and log-probability logs; where `nll_weight` > 0
+        also term `nll`, in nats per token of the better completion.
+
+    Raises:
+        ValueError: the batch has no pairs.
+    """
+    if batch.pairs is None:
+        raise ValueError("dpo needs pairs: give rows with chosen and rejected, or completions with scores")
+    pairs = batch.pairs
+    policy = seq_sum(batch.views["policy"].logp, batch.mask)
+    rewards = cfg.beta * (policy - seq_sum(batch.views["ref"].logp, batch.mask))
+    z = rewards[pairs.better] - rewards[pairs.worse]
+    per_pair = -pairs.p * logsigmoid(z) - (1 - pairs.p) * logsigmoid(-z)
+    terms = [Term(name="dpo", num=pairs.weight * per_pair, den=pairs.weight, logs=_logs(policy, rewards, pairs))]
+    if cfg.nll_weight > 0:
+        terms.append(_likelihood(policy, batch, pairs, cfg))
+    return tuple(terms)
+
+
+def _likelihood(policy: Tensor, batch: Groups, pairs: Pairs, cfg: Config) -> Term:
+    nll, tokens = -policy[pairs.better], lengths(batch.mask)[pairs.better]
+    if cfg.form == "per_token":
+        return Term(name="nll", num=pairs.weight * nll, den=pairs.weight * tokens, weight=cfg.nll_weight)
+    per_token = nll / tokens.clamp(min=1)
+    return Term(name="nll", num=pairs.weight * per_token, den=pairs.weight, weight=cfg.nll_weight)
+
+
+def _logs(policy: Tensor, rewards: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+    """TRL's metrics, one value per pair; a tie counts as wrong, so an untouched policy has accuracy 0."""
+    logp, rewards = policy.detach(), rewards.detach()
+    chosen, rejected = rewards[pairs.better], rewards[pairs.worse]
+    return {
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/margins": chosen - rejected,
+        "rewards/accuracies": (chosen > rejected).to(chosen),
+        "logps/chosen": logp[pairs.better],
+        "logps/rejected": logp[pairs.worse],
+    }

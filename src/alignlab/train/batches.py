@@ -1,0 +1,187 @@
+"""From examples to the micro-batches of one optimiser step, with reference log-probabilities filled in."""
+
+import contextlib
+import dataclasses
+import hashlib
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignlab.core.types import Groups, View
+from alignlab.engine.encode import Example, collate
+from alignlab.engine.load import LanguageModel
+
+KNOWN_VIEWS = ("policy", "ref")
+
+
+class Scorer(nn.Module):
+    """The model as one module from Groups to log-probabilities [N, T], so that DistributedDataParallel can wrap it."""
+
+    def __init__(self, model: LanguageModel, bf16: bool) -> None:
+        super().__init__()
+        self.module = model.module
+        self._model, self._bf16 = model, bf16
+
+    def forward(self, groups: Groups) -> Tensor:
+        """Return log-probabilities of the completions, nats; 0 where the mask is False."""
+        with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._bf16):
+            return self._model.score(groups).logp
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Return a record with its tensors on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(
+            value, **{f.name: moved(getattr(value, f.name), device) for f in dataclasses.fields(value)}
+        )
+    if isinstance(value, Mapping):
+        return {key: moved(item, device) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(moved(item, device) for item in value)
+    return value
+
+
+def with_zero_views(groups: Groups) -> Groups:
+    """Return the batch as a loss sees it where only denominators are wanted."""
+    zeros = torch.zeros(groups.mask.shape, device=groups.mask.device)
+    return dataclasses.replace(groups, views={name: View(logp=zeros) for name in KNOWN_VIEWS})
+
+
+def views_read(loss: Callable[[Groups], Any], groups: Groups) -> set[str]:
+    """Return the names of the views that a loss looks at.
+
+    Raises:
+        ValueError: the loss wants a view that the loop does not make.
+    """
+    read: set[str] = set()
+
+    class Watched(dict[str, View]):
+        def __getitem__(self, name: str) -> View:
+            read.add(name)
+            if name not in self:
+                raise ValueError(f"the loss reads view {name!r}; this loop makes {', '.join(KNOWN_VIEWS)}")
+            return super().__getitem__(name)
+
+    probe = with_zero_views(groups)
+    loss(dataclasses.replace(probe, views=Watched(probe.views)))
+    return read
+
+
+def size(example: Example) -> int:
+    """Return the tokens a model reads for an example: the prompt once per completion, and the completions."""
+    return sum(len(example.prompt_ids) + len(ids) for ids in example.completions)
+
+
+def _longest(example: Example) -> int:
+    return len(example.prompt_ids) + max(map(len, example.completions), default=0)
+
+
+def micro_batches(
+    items: Sequence[int], examples: Sequence[Example], per_device: int, rank: int, ranks: int
+) -> list[tuple[tuple[int, ...], bool]]:
+    """Cut one step's items into this rank's micro-batches of similar length.
+
+    Returns:
+        (indices, counts) per micro-batch: as many on every rank, because ranks must meet in each backward pass. Where
+        the items do not go round, `counts` is False for a repeated batch that must add nothing.
+    """
+    ordered = sorted(items, key=lambda i: (-_longest(examples[i]), i))
+    chunks = [tuple(ordered[k : k + per_device]) for k in range(0, len(ordered), per_device)]
+    rounds = -(-len(chunks) // ranks)
+    mine = [(chunks[k], True) for k in range(rank, len(chunks), ranks)]
+    return mine + [(chunks[-1][:1], False)] * (rounds - len(mine))
+
+
+Values = dict[int, Tensor]
+"""index of an example -> its reference log-probabilities, one per scored token, in order"""
+
+
+@torch.no_grad()
+def reference_values(
+    score: Callable[[Groups], Tensor],
+    examples: Sequence[Example],
+    wanted: Sequence[int],
+    pad_id: int | None,
+    accelerator: Any,
+    move: Callable[[str], None],
+    per_batch: int = 32,
+) -> Values:
+    """Score examples once with the reference; each rank scores its share, all ranks hold all values, on the host."""
+    chunks = micro_batches(wanted, examples, per_batch, 0, 1)
+    parts, sizes = [], []
+    for k, (indices, _) in enumerate(chunks):
+        groups = collate([examples[i] for i in indices], pad_id)
+        mine = k % accelerator.num_processes == accelerator.process_index
+        parts.append(score(groups).cpu()[groups.mask] if mine else None)
+        per_completion = iter(groups.mask.sum(1).tolist())
+        sizes += [(i, sum(next(per_completion) for _ in examples[i].completions)) for i in indices]
+        move("")
+    dtype = next((part.dtype for part in parts if part is not None), torch.float32)
+    start, flat = 0, torch.zeros(sum(n for _, n in sizes), dtype=dtype)
+    places = iter(sizes)
+    for (indices, _), part in zip(chunks, parts):
+        length = sum(next(places)[1] for _ in indices)
+        if part is not None:
+            flat[start : start + length] = part
+        start += length
+    if accelerator.num_processes > 1:
+        flat = accelerator.reduce(flat.to(accelerator.device), "sum").cpu()
+    return {i: part for (i, _), part in zip(sizes, flat.split([n for _, n in sizes]))}
+
+
+def batch_of(
+    indices: Sequence[int], examples: Sequence[Example], reference: Values, pad_id: int | None, device: torch.device
+) -> Groups:
+    """Return a micro-batch on `device`, with view `ref` where reference values are given."""
+    groups = collate([examples[i] for i in indices], pad_id)
+    if reference:
+        values = torch.cat([reference[i] for i in indices])
+        logp = torch.zeros(groups.mask.shape, dtype=values.dtype).masked_scatter(groups.mask, values)
+        groups = dataclasses.replace(groups, views={"ref": View(logp=logp)})
+    return groups if device.type == "cpu" else moved(groups, device)
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """Return a digest of everything a loss can see of the data."""
+    whole = hashlib.sha256()
+    for example in examples:
+        for ids in (example.prompt_ids, *example.completions, *example.contexts.values()):
+            whole.update(len(ids).to_bytes(4, "little") + array("q", ids).tobytes())
+        rest = (
+            example.pairs,
+            example.labels,
+            sorted(example.scores.items()),
+            sorted(example.contexts),
+            example.origins,
+        )
+        whole.update(repr(rest).encode())
+    return whole.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def without_dropout(module: nn.Module) -> Iterator[None]:
+    """Switch every dropout of a model off while its modules stay in training mode; afterwards all is as before.
+
+    Raises:
+        ValueError: the user asked for LoRA dropout, which would be lost in silence.
+    """
+    before: list[tuple[nn.Module, str, float]] = []
+    for name, part in module.named_modules():
+        for key, value in vars(part).items():
+            named = key == "p" if isinstance(part, nn.Dropout) else "dropout" in key
+            if named and isinstance(value, float) and value > 0:
+                if "lora_dropout" in name:
+                    raise ValueError(f"--lora_dropout {value}: dropout is off while training; add --no_disable_dropout")
+                before.append((part, key, value))
+    try:
+        for part, key, _ in before:
+            setattr(part, key, 0.0)
+        yield
+    finally:
+        for part, key, value in before:
+            setattr(part, key, value)

@@ -1,0 +1,176 @@
+"""Checkpoints that are whole or absent: `checkpoint-<step>/` with the model, AdamW's moments, the random state, the step.
+
+A checkpoint folder can be loaded as a model; `training.safetensors` and `training.json` beside it let a run go on to the same
+bits. Nothing is pickled. A folder named `checkpoint-*` is whole: it is written under another name, synced, then renamed.
+"""
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from alignlab.core.files import replacing_folder, write_json
+from alignlab.engine.load import LanguageModel
+from alignlab.engine.load import save as save_model
+
+TENSORS, STATE = "training.safetensors", "training.json"
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def trained(model: LanguageModel) -> dict[str, Tensor]:
+    """Return the parameters that training changes, by name."""
+    return {name: value for name, value in model.module.named_parameters() if value.requires_grad}
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Return torch's random state on the host and on `device`."""
+    state = {"host": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["device"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put torch's random state back."""
+    torch.set_rng_state(state["host"])
+    if "device" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["device"], device)
+
+
+def save(
+    folder: Path,
+    model: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    random: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+) -> None:
+    """Write a whole checkpoint, or leave nothing.
+
+    Args:
+        folder: `<output_dir>/checkpoint-<step>`.
+        model: what is trained.
+        optimizer: AdamW over `trained(model)`.
+        random: name -> random state, e.g. `0/host` for rank 0.
+        state: JSON values to go on from.
+
+    Raises:
+        OSError: with the folder, the reason and what is left, e.g. on a full disk.
+    """
+    tensors = {f"random/{name}": value for name, value in random.items()}
+    for name, parameter in trained(model).items():
+        tensors[f"parameter/{name}"] = parameter
+        moments = optimizer.state.get(parameter, {})
+        tensors |= {f"{key}/{name}": moments[key] for key in MOMENTS if key in moments}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    try:
+        with replacing_folder(folder) as beside:
+            save_model(model, beside)
+            save_file(tensors, beside / TENSORS)
+            sizes = {str(f.relative_to(beside)): f.stat().st_size for f in sorted(beside.rglob("*")) if f.is_file()}
+            write_json(beside / STATE, {**state, "files": sizes})
+    except (OSError, SafetensorError) as error:
+        raise _unwritten(folder, error) from error
+
+
+def _unwritten(folder: Path, error: Exception) -> OSError:
+    full = getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error)
+    code = errno.ENOSPC if full else getattr(error, "errno", None) or errno.EIO
+    reason = os.strerror(code) if isinstance(error, OSError) or full else str(error)
+    last = newest(folder.parent)
+    kept = f"{last.name} is whole" if last else "there is no earlier checkpoint"
+    return OSError(
+        code,
+        f"{folder.name} could not be written: {reason}; {kept}. Free space, then go on with --resume_from_checkpoint",
+    )
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return the JSON state of a whole checkpoint.
+
+    Raises:
+        ValueError: the folder is no checkpoint of ours, or files are missing or cut short; the message names them.
+    """
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        wrong = [
+            name
+            for name, size in state["files"].items()
+            if not (folder / name).is_file() or (folder / name).stat().st_size != size
+        ]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{folder} is not a checkpoint to go on from: {STATE}: {error}") from error
+    if wrong:
+        raise ValueError(f"{folder} is not whole: {', '.join(wrong)} missing or cut short; use another checkpoint")
+    return dict(state)
+
+
+def load(folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Put parameters and moments of a checkpoint in place, bit for bit; return the random states by name.
+
+    Raises:
+        ValueError: the checkpoint was made of other parameters.
+    """
+    tensors = load_file(folder / TENSORS)
+    parameters = trained(model)
+    kept = {
+        name.removeprefix("parameter/"): value.shape for name, value in tensors.items() if name.startswith("parameter/")
+    }
+    wanted = {name: value.shape for name, value in parameters.items()}
+    if kept != wanted:
+        odd = sorted({name for name in kept.keys() | wanted.keys() if kept.get(name) != wanted.get(name)})
+        raise ValueError(
+            f"{folder} was trained on other parameters than this run ({len(odd)} differ, first {odd[0]});"
+            " check --model and the LoRA flags"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"parameter/{name}"])
+            moments = {key: tensors[f"{key}/{name}"] for key in MOMENTS if f"{key}/{name}" in tensors}
+            if moments:
+                optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
+    return {name.removeprefix("random/"): value for name, value in tensors.items() if name.startswith("random/")}
+
+
+def _step(folder: Path) -> int:
+    number = folder.name.removeprefix("checkpoint-")
+    return int(number) if number.isdecimal() else -1
+
+
+def checkpoints(output_dir: Path) -> list[Path]:
+    """Return the checkpoint folders of a run, oldest first."""
+    found = [folder for folder in output_dir.glob("checkpoint-*") if folder.is_dir() and _step(folder) >= 0]
+    return sorted(found, key=_step)
+
+
+def newest(output_dir: Path) -> Path | None:
+    """Return the newest whole checkpoint; damaged ones are passed over."""
+    for folder in reversed(checkpoints(output_dir)):
+        try:
+            read_state(folder)
+        except ValueError:
+            continue
+        return folder
+    return None
+
+
+def prune(output_dir: Path, keep: int | None) -> None:
+    """Delete all but the `keep` newest checkpoints; each vanishes under its name first, so that none is ever half there."""
+    for folder in checkpoints(output_dir)[: -keep if keep else 0]:
+        doomed = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sweep(output_dir: Path) -> None:
+    """Delete what killed runs left half-written."""
+    for folder in output_dir.glob(".checkpoint-*.partial"):
+        shutil.rmtree(folder, ignore_errors=True)
