@@ -1,8 +1,8 @@
 """Direct preference optimisation: a classifier between two completions whose logit is the policy's own log-ratio.
 
-z = beta * [(log p(y_w|x) - log p_ref(y_w|x)) - (log p(y_l|x) - log p_ref(y_l|x))], log-probabilities summed over completion
-tokens with EOS; L = -log sigma(z), for a label that holds with probability p: -p log sigma(z) - (1-p) log sigma(-z). The
-gradient with respect to log p(y_w|x) is -beta * (p - sigma(z)).
+z = beta * [(log p(y_w|x) - log p_ref(y_w|x)) - (log p(y_l|x) - log p_ref(y_l|x))], log-probabilities summed over the
+tokens of a completion, EOS included; L = -log sigma(z), or for a label that holds with probability p,
+-p log sigma(z) - (1-p) log sigma(-z). The gradient with respect to log p(y_w|x) is -beta * (p - sigma(z)).
 
 Source: Rafailov et al. 2023 (arXiv:2305.18290), equation 7; soft labels: its Bradley-Terry likelihood in expectation.
 The optional term on the likelihood of y_w keeps it from sinking: Pang et al. 2024 (arXiv:2404.19733), equation 1.

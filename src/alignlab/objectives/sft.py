@@ -1,11 +1,11 @@
 """Supervised fine-tuning: raise the log-probability of the given completions.
 
-L = -sum_i sum_t log p(y_it | x_i, y_i<t) / N, where N counts the completion tokens (EOS included, prompt and padding not)
-of the WHOLE optimiser batch: every token weighs the same, however the batch is cut into micro-batches or ranks.
+L = -sum_i sum_t log p(y_it | x_i, y_i<t) / N, where N counts the completion tokens (EOS included, prompt and padding
+not) of the WHOLE optimiser batch: every token weighs the same, however the batch is cut into micro-batches or ranks.
 
-Source: Ouyang et al. 2022 (arXiv:2203.02155), section 3.5, the supervised step; the token mean is the convention of TRL 1.16.
-Input: any completions. Unit: nats per token. Reduction: token mean over the optimiser batch (`token_mean`), or the mean over
-completions of their own token means (`sequence_mean`).
+Source: Ouyang et al. 2022 (arXiv:2203.02155), section 3.5, the supervised step; the token mean is as in TRL 1.16.
+Input: any completions. Unit: nats per token. Reduction: token mean over the optimiser batch (`token_mean`), or the mean
+over completions of their own token means (`sequence_mean`).
 """
 
 from dataclasses import dataclass

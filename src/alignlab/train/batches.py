@@ -15,6 +15,8 @@ from alignlab.engine.encode import Example, collate
 from alignlab.engine.load import LanguageModel
 
 KNOWN_VIEWS = ("policy", "ref")
+REFERENCE_BATCH = 32
+"""examples scored at once with the reference; `score` cuts them further where they are long"""
 
 
 class Scorer(nn.Module):
@@ -36,13 +38,10 @@ def moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(
-            value, **{f.name: moved(getattr(value, f.name), device) for f in dataclasses.fields(value)}
-        )
+        fields = {f.name: moved(getattr(value, f.name), device) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
     if isinstance(value, Mapping):
         return {key: moved(item, device) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(moved(item, device) for item in value)
     return value
 
 
@@ -109,10 +108,9 @@ def reference_values(
     pad_id: int | None,
     accelerator: Any,
     move: Callable[[str], None],
-    per_batch: int = 32,
 ) -> Values:
     """Score examples once with the reference; each rank scores its share, all ranks hold all values, on the host."""
-    chunks = micro_batches(wanted, examples, per_batch, 0, 1)
+    chunks = micro_batches(wanted, examples, REFERENCE_BATCH, 0, 1)
     parts, sizes = [], []
     for k, (indices, _) in enumerate(chunks):
         groups = collate([examples[i] for i in indices], pad_id)
@@ -134,16 +132,14 @@ def reference_values(
     return {i: part for (i, _), part in zip(sizes, flat.split([n for _, n in sizes]))}
 
 
-def batch_of(
-    indices: Sequence[int], examples: Sequence[Example], reference: Values, pad_id: int | None, device: torch.device
-) -> Groups:
-    """Return a micro-batch on `device`, with view `ref` where reference values are given."""
+def batch_of(indices: Sequence[int], examples: Sequence[Example], reference: Values, pad_id: int | None) -> Groups:
+    """Return a micro-batch on the host, with view `ref` where reference values are given."""
     groups = collate([examples[i] for i in indices], pad_id)
-    if reference:
-        values = torch.cat([reference[i] for i in indices])
-        logp = torch.zeros(groups.mask.shape, dtype=values.dtype).masked_scatter(groups.mask, values)
-        groups = dataclasses.replace(groups, views={"ref": View(logp=logp)})
-    return groups if device.type == "cpu" else moved(groups, device)
+    if not reference:
+        return groups
+    values = torch.cat([reference[i] for i in indices])
+    logp = torch.zeros(groups.mask.shape, dtype=values.dtype).masked_scatter(groups.mask, values)
+    return dataclasses.replace(groups, views={"ref": View(logp=logp)})
 
 
 def fingerprint(examples: Sequence[Example]) -> str:

@@ -1,7 +1,8 @@
-"""Checkpoints that are whole or absent: `checkpoint-<step>/` with the model, AdamW's moments, the random state, the step.
+"""Checkpoints that are whole or absent: `checkpoint-<step>/` with model, AdamW's moments, random state and step.
 
-A checkpoint folder can be loaded as a model; `training.safetensors` and `training.json` beside it let a run go on to the same
-bits. Nothing is pickled. A folder named `checkpoint-*` is whole: it is written under another name, synced, then renamed.
+A checkpoint folder can be loaded as a model; `training.safetensors` and `training.json` in it let a run go on to the
+same bits. Nothing is pickled. A folder named `checkpoint-*` is whole: it is written under another name, synced, then
+renamed.
 """
 
 import errno
@@ -87,10 +88,8 @@ def _unwritten(folder: Path, error: Exception) -> OSError:
     reason = os.strerror(code) if isinstance(error, OSError) or full else str(error)
     last = newest(folder.parent)
     kept = f"{last.name} is whole" if last else "there is no earlier checkpoint"
-    return OSError(
-        code,
-        f"{folder.name} could not be written: {reason}; {kept}. Free space, then go on with --resume_from_checkpoint",
-    )
+    advice = "free space, then go on with --resume_from_checkpoint"
+    return OSError(code, f"{folder} could not be written: {reason}; {kept}; {advice}")
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -111,6 +110,17 @@ def read_state(folder: Path) -> dict[str, Any]:
     if wrong:
         raise ValueError(f"{folder} is not whole: {', '.join(wrong)} missing or cut short; use another checkpoint")
     return dict(state)
+
+
+def same_settings(folder: Path, state: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise ValueError naming the first setting that is not what it was when the checkpoint was made."""
+    for name, value in json.loads(json.dumps(settings)).items():
+        before = state["settings"].get(name)
+        if before != value:
+            raise ValueError(
+                f"cannot go on from {folder}: {name} was {before!r} and is now {value!r};"
+                " use the same settings, or another --output_dir"
+            )
 
 
 def load(folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -163,7 +173,7 @@ def newest(output_dir: Path) -> Path | None:
 
 
 def prune(output_dir: Path, keep: int | None) -> None:
-    """Delete all but the `keep` newest checkpoints; each vanishes under its name first, so that none is ever half there."""
+    """Delete all but the `keep` newest checkpoints; each is renamed first, so that none is ever half there."""
     for folder in checkpoints(output_dir)[: -keep if keep else 0]:
         doomed = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
         os.replace(folder, doomed)

@@ -39,7 +39,7 @@ class Meter:
         self._open: list[tuple[list[tuple[Term, ...]], Tensor]] = []
 
     def add(self, terms: list[tuple[Term, ...]], loss: Tensor) -> None:
-        """Take one step: the terms of its micro-batches (with logs) and its loss; nothing is moved off the device yet."""
+        """Take one step: terms and logs of its micro-batches, and its loss; nothing is moved off the device yet."""
         self._open.append((terms, loss))
 
     def state(self) -> list[Sums]:
@@ -86,18 +86,17 @@ class Log:
         self._main = accelerator.is_main_process
         self._progress: Progress | None = None
         if self._main:
-            write_text(
-                self._path, "".join(json.dumps(record) + "\n" for record in read(self._path) if record["step"] <= after)
-            )
+            kept = [record for record in read(self._path) if record["step"] <= after]
+            write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         if tracked:
             plain = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in config.items()}
             accelerator.init_trackers("alignlab", config=plain)
 
     def bar(self, description: str, total: int, done: int = 0) -> Callable[[str], None]:
-        """Show a bar; returns a function that moves it by one and sets its text. Nothing is shown unless on a terminal."""
+        """Show a bar, on a terminal only; returns a function that moves it by one and sets its text."""
         console = Console(stderr=True)
         if not (self._main and console.is_terminal):
-            return lambda text: None
+            return lambda _: None
         self._close_bar()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))

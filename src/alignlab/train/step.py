@@ -1,0 +1,139 @@
+"""One optimiser step: denominators, batch statistics, gradients, each over the whole step, however it is cut or spread.
+
+The batch statistics come first, where a loss has them; then the denominators, from masks and weights alone; then the
+gradients of every micro-batch's share of the loss. Shares add up to the loss of one big batch; nothing is averaged on
+the way.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from alignlab.core.reduce import share, totals
+from alignlab.core.types import Groups, Term, View
+from alignlab.engine.encode import Example
+from alignlab.engine.load import LanguageModel
+from alignlab.train import batches
+from alignlab.train.log import Sums, ratios, with_logs
+
+Loss = Callable[..., tuple[Term, ...]]
+Part = tuple[Groups, bool]
+"""a micro-batch on the host, and whether it counts (False: it is there only to keep ranks in step)"""
+
+
+class Stepper:
+    """What turns examples into the gradient of a step, or into metrics without one."""
+
+    def __init__(
+        self, model: LanguageModel, accelerator: Accelerator, loss: Loss, stats: Loss | None, objective_config: Any,
+        *, per_device: int, bf16: bool,
+    ) -> None:  # fmt: skip
+        self._accelerator, self._loss, self._stats, self._objective = accelerator, loss, stats, objective_config
+        self._per_device, self._bf16 = per_device, bf16
+        self._pad = model.tokenizer.pad_token_id
+        self.ranks = accelerator.num_processes
+        self._bare = batches.Scorer(model, bf16)
+        self.scorer: nn.Module = accelerator.prepare(self._bare) if self.ranks > 1 else self._bare
+
+    def parts(self, items: Iterable[int], examples: Sequence[Example], reference: batches.Values) -> list[Part]:
+        """Return this rank's micro-batches of a step."""
+        rank = self._accelerator.process_index
+        cut = batches.micro_batches(list(items), examples, self._per_device, rank, self.ranks)
+        return [(batches.batch_of(indices, examples, reference, self._pad), counts) for indices, counts in cut]
+
+    def gradients(self, parts: list[Part]) -> tuple[list[tuple[Term, ...]], Tensor, int]:
+        """Add the gradient of a whole step's loss to the parameters, before any clipping.
+
+        Returns:
+            Terms and logs of this rank's micro-batches, this rank's share of the loss, and the number of terms left out
+            because their denominator is 0 over the whole step.
+        """
+        values = self._statistics(parts)
+        sums = totals(self._terms(batches.with_zero_views(part), counts, values) for part, counts in parts)
+        denominators = {name: den for name, (_, den) in self.reduce(sums).items()}
+        seen, whole = [], torch.zeros((), device=self._accelerator.device)
+        for k, (part, counts) in enumerate(parts):
+            # ranks exchange gradients in the last backward pass of a step only
+            together = k == len(parts) - 1 or self.ranks == 1
+            with contextlib.nullcontext() if together else self._accelerator.no_sync(self.scorer):
+                terms = self._terms(self._scored(part, self.scorer), counts, values)
+                loss = share(terms, denominators)
+                # DDP takes the mean over ranks, but the shares are to be added
+                self._accelerator.backward(loss * self.ranks)
+            seen.append(with_logs(terms))
+            whole = whole + loss.detach()
+        return seen, whole, sum(den == 0.0 for den in denominators.values())
+
+    @torch.no_grad()
+    def evaluate(self, examples: Sequence[Example], reference: batches.Values) -> dict[str, float]:
+        """Return loss and logs over all examples, as if they were one step."""
+        parts = self.parts(range(len(examples)), examples, reference)
+        values = self._statistics(parts)
+        found, weights = [], {}
+        for part, counts in parts:
+            terms = self._terms(self._scored(part, self._bare), counts, values)
+            weights |= {f"loss/{term.name}": term.weight for term in terms}
+            found.append(with_logs(terms))
+        sums = self.reduce(totals(found))
+        loss = sum(weight * sums[name][0] / sums[name][1] for name, weight in weights.items() if sums[name][1] != 0.0)
+        return {"loss": loss, **ratios(sums)}
+
+    def needs_reference(self, example: Example) -> bool:
+        """Whether the loss, or its statistics, read the view `ref`; an error where loss and data do not go together."""
+
+        def everything(batch: Groups) -> None:
+            values = None if self._stats is None else _ratios(totals([self._stats(batch, self._objective)]))
+            self._terms(batch, True, values)
+
+        return "ref" in batches.views_read(everything, batches.batch_of([0], [example], {}, self._pad))
+
+    def references(
+        self,
+        model: LanguageModel | None,
+        examples: Sequence[Example],
+        wanted: Sequence[int],
+        move: Callable[[str], None],
+    ) -> batches.Values:
+        """Score the wanted examples once with a reference model, or with the policy as it is now."""
+        if model is not None:
+            model.module.to(self._accelerator.device)
+        score = self._bare if model is None else batches.Scorer(model, self._bf16)
+        return batches.reference_values(score, examples, wanted, self._pad, self._accelerator, move)
+
+    def reduce(self, sums: Sums) -> Sums:
+        """Add up sums over ranks."""
+        if self.ranks == 1:
+            return sums
+        gathered: list[Sums] = [{} for _ in range(self.ranks)]
+        torch.distributed.all_gather_object(gathered, sums)
+        names = dict.fromkeys(name for part in gathered for name in part)
+        columns = {name: [part[name] for part in gathered if name in part] for name in names}
+        return {
+            name: (math.fsum(n for n, _ in pairs), math.fsum(d for _, d in pairs)) for name, pairs in columns.items()
+        }
+
+    def _scored(self, part: Groups, scorer: nn.Module) -> Groups:
+        batch = batches.moved(part, self._accelerator.device)
+        return dataclasses.replace(batch, views={**batch.views, "policy": View(logp=scorer(batch))})
+
+    def _terms(self, batch: Groups, counts: bool, values: Mapping[str, float] | None) -> tuple[Term, ...]:
+        terms = self._loss(batch, self._objective, *(() if values is None else (values,)))
+        return terms if counts else tuple(dataclasses.replace(t, num=t.num * 0.0, den=t.den * 0.0) for t in terms)
+
+    @torch.no_grad()
+    def _statistics(self, parts: list[Part]) -> dict[str, float] | None:
+        """Return the batch statistics of a step, complete before any loss is computed; None where a loss has none."""
+        if self._stats is None:
+            return None
+        found = [self._stats(self._scored(part, self._bare), self._objective) for part, counts in parts if counts]
+        return _ratios(self.reduce(totals(found)))
+
+
+def _ratios(sums: Sums) -> dict[str, float]:
+    return {name: num / den for name, (num, den) in sums.items() if den != 0.0}
