@@ -1,15 +1,37 @@
 """One action per verb: reads rows, loads models, calls the method's function, returns its Result."""
 
+import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qsl
 
+from alignlab.cli import flags
 from alignlab.cli.context import RunContext
 from alignlab.core import files
-from alignlab.core.types import Metric, Prompt, Result, Row
+from alignlab.core.find import find
+from alignlab.core.types import Endpoint, Metric, Prompt, Result, Row, Table
 
 Values = dict[str, Any]
+
+
+class ByRole(Mapping[str, Endpoint]):
+    """Role -> endpoint of a run, made when it is first asked for."""
+
+    def __init__(self, ctx: RunContext) -> None:
+        """Look endpoints up in `ctx`."""
+        self.ctx = ctx
+
+    def __getitem__(self, role: str) -> Endpoint:
+        endpoint: Endpoint = self.ctx.endpoint(role)
+        return endpoint
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ctx.specs)
+
+    def __len__(self) -> int:
+        return len(self.ctx.specs)
 
 
 def columns_of(entries: Sequence[str]) -> dict[str, str] | None:
@@ -89,7 +111,7 @@ def check(module: ModuleType, cfg: Any, _ctx: RunContext, _values: Values) -> Re
 def make(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:
     """Run a pipeline; its rows land in rows.jsonl."""
     rows = read_rows(ctx, values)
-    return _write_rows(module, ctx, rows, module.make(iter(rows), ctx.endpoint, cfg))
+    return _write_rows(module, ctx, rows, module.make(iter(rows), ByRole(ctx), cfg))
 
 
 def attack(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:
@@ -112,7 +134,7 @@ def _write_rows(module: ModuleType, ctx: RunContext, rows: Sequence[Row], made: 
                 yield row
 
         stage.rows_out = write(ctx.folder / "rows.jsonl", counted())
-    metrics = {"rows_in": Metric(value=len(rows), n=len(rows)), "rows_out": Metric(value=stage.rows_out, n=len(rows))}
+    metrics = {"rows_in": Metric(value=len(rows), n=len(rows)), "rows": Metric(value=stage.rows_out, n=len(rows))}
     samples = tuple({"prompt": text_of(row.prompt), "answer": row.chosen or row.completion or ""} for row in kept)
     return Result(metrics=metrics, samples=samples)
 
@@ -124,9 +146,7 @@ def text_of(prompt: Prompt) -> str:
 
 def score(module: ModuleType, _cfg: Any, ctx: RunContext, values: Values) -> Result:
     """Score completions with a reward; scores.jsonl has one line per row."""
-    import numpy as np
-
-    from alignlab.stats.bootstrap import mean_interval
+    from alignlab.stats.bootstrap import mean
 
     rows = read_rows(ctx, values)
     numbers = [float(value) for value in module.score(load_model(values), rows)]
@@ -134,8 +154,7 @@ def score(module: ModuleType, _cfg: Any, ctx: RunContext, values: Values) -> Res
         {"id": row.meta.get("id", i), "score": value} for i, (row, value) in enumerate(zip(rows, numbers, strict=True))
     ]
     write_lines(ctx, "scores.jsonl", records)
-    low, high = mean_interval(np.asarray(numbers), seed=ctx.seed)
-    return Result(metrics={"score": Metric(value=float(np.mean(numbers)), n=len(numbers), low=low, high=high)})
+    return Result(metrics={"score": mean(numbers, seed=ctx.seed)})
 
 
 def probe(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:
@@ -154,22 +173,58 @@ def eval(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resul
     if values["target"]:
         subject = local.by_endpoint(endpoint(values["target"], cache_dir=ctx.folder / "answers"), **options_)
     else:
-        subject = local.by_model(load_model(values), **options_)
-    items = list(itertools.islice(module.items(cfg), ctx.limit))
+        subject = local.by_model(steered(load_model(values), values), **options_)
+    items = read_rows(ctx, values) if ctx.dataset else list(itertools.islice(module.items(cfg), ctx.limit))
 
     def answerer(role: str) -> local.Answerer:
         return subject if role == "model" else local.by_endpoint(ctx.endpoint(role), **options_)
 
     with ctx.stage(module.__name__.rpartition(".")[2], len(items), len(items)) as stage:
-        records = local.play(module, items, answerer, stage.advance)
+        records = local.play(module, cfg, items, answerer, stage.advance)
         stage.rows_out = len(records)
     write_lines(ctx, "samples.jsonl", records)
     result: Result = module.aggregate(records)
-    return result
+    if not hasattr(module, "baselines"):
+        return result
+    beside = {
+        name: module.aggregate([module.score(item, [text]) for item, text in zip(items, texts, strict=True)])
+        for name, texts in module.baselines(items).items()
+    }
+    return dataclasses.replace(result, tables={**result.tables, "baselines": compared(result, beside)})
+
+
+def compared(result: Result, beside: Mapping[str, Result]) -> Table:
+    """Return the metrics of a result beside those of trivial policies."""
+    rows = (("measured", result), *beside.items())
+    columns = tuple(result.metrics)
+    cells = [[found.metrics[c].value if c in found.metrics else None for c in columns] for _, found in rows]
+    return Table(
+        columns=("policy", *columns),
+        rows=tuple((name, *values) for (name, _), values in zip(rows, cells, strict=True)),
+        caption="The same items answered by policies that need no model.",
+    )
+
+
+def steered(model: Any, values: Values) -> Any:
+    """Put the methods of `--steer` on a model: METHOD or METHOD?option=value&option=value."""
+    from alignlab.engine.steered import Steered
+
+    found = []
+    for spec in values["steer"]:
+        name, _, query = spec.partition("?")
+        module = find("steering", name)
+        words = [f"--{key}={value}" for key, value in parse_qsl(query, keep_blank_values=True)]
+        cfg = flags.build(module.Config, flags.parse(f"--steer {name}", [flags.Group("Method", module.Config)], words))
+        if hasattr(module, "fit"):
+            raise ValueError(f"--steer {name}: it must be fitted first; use `alignlab steer {name} --fit_dataset FILE`")
+        found.append(module.intervene(None, cfg, lambda other: load_model(values, other)))
+    return Steered(model, found) if found else model
 
 
 def steer(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:
     """Sample under an intervention, beside the same model without it."""
+    from alignlab.engine.steered import Steered
+
     model = load_model(values)
     if values["prompt"] is not None:
         rows = [Row(prompt=chat_or_text(model, values["prompt"]))]
@@ -184,10 +239,8 @@ def steer(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resu
     with ctx.stage("plain", len(rows), len(rows)) as stage:
         plain = model.sample(prompts, **drawn, progress=stage.advance)
         stage.rows_out = len(plain)
-    with ctx.stage("steered", len(rows), len(rows)) as stage, intervention.active(model):
-        edited = [intervention.edit_messages(prompt) for prompt in prompts]
-        processors = intervention.logits_processors()
-        steered = model.sample(edited, **drawn, processors=processors, progress=stage.advance)
+    with ctx.stage("steered", len(rows), len(rows)) as stage:
+        steered = Steered(model, [intervention]).sample(prompts, **drawn)
         stage.rows_out = len(steered)
     samples = [
         {"prompt": text_of(prompt), "plain": before.text, "steered": after.text}

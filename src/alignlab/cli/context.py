@@ -1,6 +1,7 @@
 """What a procedure is handed: where to write, whom to ask, how to say what is going on (core.types.Context)."""
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -20,6 +21,11 @@ LINE_EVERY = 1.0
 def plain(text: str) -> str:
     """Return text with terminal control characters shown harmlessly; newlines and tabs stay."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\N{REPLACEMENT CHARACTER}", text)
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks and writes for all that torchrun started."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def clock(seconds: float) -> str:
@@ -80,14 +86,14 @@ class RunContext:
         self.folder, self.seed, self.model, self.dataset, self.limit = folder, seed, model, dataset, limit
         self.stages: list[Stage] = []
         self._endpoints: dict[str, Any] = {}
-        self._specs = dict(endpoints or {})
-        self._stream = stream or sys.stderr
+        self.specs = dict(endpoints or {})
+        self._stream: TextIO = stream or (sys.stderr if is_first_rank() else io.StringIO())
         folder.mkdir(parents=True, exist_ok=True)
 
     def endpoint(self, role: str) -> Any:
         """Return the endpoint for `role`; the world answers for itself, other data need a flag (ValueError)."""
         if role not in self._endpoints:
-            spec = self._specs.get(role)
+            spec = self.specs.get(role)
             if spec is None and (self.dataset is None or self.dataset.startswith("world:")):
                 spec = f"world:{role}"
             if spec is None:
@@ -122,6 +128,8 @@ class RunContext:
         """Print one line for the reader and keep it in run.log, which only its owner may read."""
         line = plain(line)
         print(line, file=self._stream, flush=True)
+        if not is_first_rank():
+            return
         descriptor = os.open(self.folder / "run.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "a", encoding="utf-8") as log:
             log.write(time.strftime("%Y-%m-%dT%H:%M:%S ") + line + "\n")

@@ -1,7 +1,8 @@
 """Flags from dataclass fields: command line over YAML file over default, and errors that name the flag.
 
 Spelling is settled before typing: `--learning-rate`, `--learning_rate` and `learning_rate:` in YAML are one flag,
-`--bf16` and `--no_bf16` need no value, `--ratios 0 .2 .4` is a list. jsonargparse then turns text into the fields' types.
+`--bf16` and `--no_bf16` need no value, `--ratios 0 .2 .4` is a list.
+jsonargparse then turns text into the fields' types.
 """
 
 import collections.abc

@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     try:
         return dispatch(words)
-    except KeyboardInterrupt:
-        print("\nalignlab: interrupted; what was whole is kept", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\nalignlab: {stop or 'interrupted; what was whole is kept'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         sys.stderr.close()

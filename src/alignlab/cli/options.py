@@ -108,6 +108,8 @@ class Answering:
     """longest answer, in tokens"""
     target: str | None = None
     """evaluate this endpoint instead of --model, e.g. openai/gpt-5"""
+    steer: tuple[str, ...] = ()
+    """steering methods to put on --model, each as METHOD or METHOD?option=value"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from alignlab.cli import flags, options, verbs
-from alignlab.cli.context import RunContext, plain, private_logs, roles
+from alignlab.cli.context import RunContext, is_first_rank, plain, private_logs, roles
 from alignlab.core.find import find
 from alignlab.core.types import Result
 
@@ -86,7 +86,8 @@ def run(verb: str, name: str, argv: Sequence[str]) -> int:
     began = time.monotonic()
     action = getattr(importlib.import_module("alignlab.cli.actions"), verb)
     result = action(module, cfg, ctx, values)
-    write(result, module, ctx, values, " ".join(["alignlab", verb, method, *map(shlex.quote, argv)]), began)
+    if is_first_rank():
+        write(result, module, ctx, values, " ".join(["alignlab", verb, method, *map(shlex.quote, argv)]), began)
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from alignlab.cli import flags
 from alignlab.cli.actions import load_model, read_rows
-from alignlab.cli.context import RunContext
+from alignlab.cli.context import RunContext, is_first_rank
 from alignlab.core.types import Metric, Result, Row
 from alignlab.train.config import TrainConfig
 
@@ -36,7 +36,8 @@ def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Mapping[str, An
         stats=getattr(module, "stats", None),
         eval_examples=held,
     )
-    save(model, ctx.folder)
+    if is_first_rank():
+        save(model, ctx.folder)
     metrics = {name: Metric(value=float(value), n=len(examples)) for name, value in numbers.items() if is_number(value)}
     left_out = len(rows) - len(examples)
     notes = (

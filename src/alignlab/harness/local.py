@@ -1,6 +1,6 @@
 """The local runner of evals: plays all items at once and answers their Asks in batches, round by round.
 
-An eval is pure: `items(cfg)` yields items, `play(item)` is a generator that yields `Ask`s and receives answers,
+An eval is pure: `items(cfg)` yields items, `play(item, cfg)` is a generator that yields `Ask`s and receives answers,
 `score(item, answers)` returns a record. Free text is sampled; an Ask with options is answered by the option of the
 highest summed log-probability, so that an answer always exists.
 """
@@ -74,6 +74,7 @@ def by_endpoint(endpoint: Endpoint, *, seed: int, temperature: float = 0.0, max_
 
 def play(
     module: ModuleType,
+    cfg: Any,
     items: Sequence[Any],
     answerer: Callable[[str], Answerer],
     advance: Callable[[int], None] | None = None,
@@ -82,6 +83,7 @@ def play(
 
     Args:
         module: the eval.
+        cfg: its settings.
         items: what its `items` yielded.
         answerer: role -> who answers it.
         advance: told how many items have just ended.
@@ -89,7 +91,7 @@ def play(
     Raises:
         TypeError: the eval yields something other than an Ask.
     """
-    games: dict[int, Generator[Ask, str, Any]] = {i: module.play(item) for i, item in enumerate(items)}
+    games: dict[int, Generator[Ask, str, Any]] = {i: module.play(item, cfg) for i, item in enumerate(items)}
     answers: dict[int, list[str]] = defaultdict(list)
     waiting: dict[int, Ask] = {}
     for i in list(games):
