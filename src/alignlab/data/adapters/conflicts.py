@@ -63,7 +63,7 @@ def _context(value: Any, number: int, where: str) -> dict[str, Any]:
 
 def _count(record: dict[str, Any], contexts: list[dict[str, Any]], where: str) -> int:
     """Return k: as given, else from `ratio` (edits), else the number of poisoned contexts."""
-    poisoned = sum(c["poisoned"] for c in contexts)
+    poisoned = sum(bool(c["poisoned"]) for c in contexts)
     k = record.get("k")
     if k is None:
         edit = record["scenario"] in ("ike", "unknown") and record.get("ratio") is not None
