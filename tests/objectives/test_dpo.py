@@ -1,0 +1,210 @@
+"""DPO against hand-worked numbers, an independent formula and the closed form of its gradient."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from alignlab.core.reduce import share, total, totals
+from alignlab.objectives import dpo
+
+
+def evaluate(loss, batch, cfg):
+    """Return the loss of a batch taken as a whole step, and its gradient with respect to the policy's tokens."""
+    terms = loss(batch, cfg)
+    sums = totals([terms])
+    step = share(terms, {name: den for name, (_, den) in sums.items()})
+    (gradient,) = torch.autograd.grad(step, batch.views["policy"].logp)
+    assert total(sums, {t.name: t.weight for t in terms}) == pytest.approx(step.item(), rel=1e-12)
+    return step.item(), gradient
+
+
+def formula(policy, ref, pairs, beta, nll_weight=0.0, form="per_pair"):
+    """The loss in float64 numpy, written from the paper: no code in common with the module."""
+    preference = likelihood = weights = tokens = 0.0
+    for better, worse, p, weight in pairs:
+        a_w = np.sum(np.float64(policy[better])) - np.sum(np.float64(ref[better]))
+        a_l = np.sum(np.float64(policy[worse])) - np.sum(np.float64(ref[worse]))
+        z = beta * (a_w - a_l)
+        preference += weight * (p * np.log1p(np.exp(-z)) + (1 - p) * np.log1p(np.exp(z)))
+        nll, length = -np.sum(policy[better]), len(policy[better])
+        likelihood += weight * (nll if form == "per_token" else nll / length)
+        weights, tokens = weights + weight, tokens + weight * length
+    return preference / weights + nll_weight * likelihood / (tokens if form == "per_token" else weights)
+
+
+POLICY = [[-2.0, -3.0, -1.0, -4.0, -2.0], [-1.0, -2.0, -3.0, -1.0, -2.0, -3.0, -1.0, -2.0]]
+REF = [[-3.0, -3.0, -2.0, -3.0, -2.0], [-2.0, -1.0, -2.0, -2.0, -1.0, -2.0, -2.0, -2.0]]
+
+
+def check_vector(loss, batch_of, p=1.0):
+    """The brief's pair: log-probabilities -12 (5 tokens) and -15 (8), reference -13 and -14, beta 0.1."""
+    batch = batch_of(POLICY, REF, [(0, 1, p, 1.0)], leaf=True)
+    value, gradient = evaluate(loss, batch, dpo.Config(beta=0.1))
+    assert value == pytest.approx({1.0: 0.598139, 0.9: 0.618139}[p], abs=5e-7)
+    slope = -0.1 * (p - 1 / (1 + math.exp(-0.2)))
+    if p == 1.0:
+        assert slope == pytest.approx(-0.045017, abs=5e-7)
+    mask = batch.mask
+    torch.testing.assert_close(gradient[0][mask[0]], torch.full((5,), slope, dtype=torch.float64))
+    torch.testing.assert_close(gradient[1][mask[1]], torch.full((8,), -slope, dtype=torch.float64))
+    assert (gradient[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("p", [1.0, 0.9])
+def test_vectors_and_closed_form_gradient(batch_of, p):
+    check_vector(dpo.loss, batch_of, p)
+
+
+def flipped(batch, cfg):
+    return tuple(dataclasses.replace(t, num=-t.num) for t in dpo.loss(batch, cfg))
+
+
+def swapped(batch, cfg):
+    pairs = dataclasses.replace(batch.pairs, better=batch.pairs.worse, worse=batch.pairs.better)
+    return dpo.loss(dataclasses.replace(batch, pairs=pairs), cfg)
+
+
+def without_end(batch, cfg):
+    last = batch.mask.sum(1) - 1
+    mask = batch.mask & (torch.arange(batch.mask.shape[1]) != last[:, None])
+    return dpo.loss(dataclasses.replace(batch, mask=mask), cfg)
+
+
+def averaged_log_probs(batch, cfg):
+    views = {k: dataclasses.replace(v, logp=v.logp / batch.mask.sum(1)[:, None]) for k, v in batch.views.items()}
+    return dpo.loss(dataclasses.replace(batch, views=views), cfg)
+
+
+@pytest.mark.parametrize("broken", [flipped, swapped, without_end, averaged_log_probs])
+def test_the_vector_check_sees_broken_losses(batch_of, broken):
+    with pytest.raises(AssertionError):
+        check_vector(broken, batch_of)
+
+
+def ragged(seed, n=7, pairs=9):
+    """Return random log-probabilities of K-way completions with soft labels and weights."""
+    draw = np.random.default_rng(seed)
+    lengths = draw.integers(1, 9, n)
+    policy, ref = ([(-draw.exponential(2.0, k)).tolist() for k in lengths] for _ in range(2))
+    chosen = [draw.choice(n, 2, replace=False).tolist() for _ in range(pairs)]
+    return policy, ref, [(b, w, float(draw.uniform(0.5, 1)), float(draw.uniform(0.1, 3))) for b, w in chosen]
+
+
+@pytest.mark.parametrize("form", ["per_pair", "per_token"])
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_the_independent_formula_and_finite_differences(batch_of, form, seed):
+    policy, ref, pairs = ragged(seed)
+    cfg = dpo.Config(beta=0.3, nll_weight=0.7, form=form)
+    value, gradient = evaluate(dpo.loss, batch_of(policy, ref, pairs, leaf=True), cfg)
+    assert value == pytest.approx(formula(policy, ref, pairs, 0.3, 0.7, form), rel=1e-12)
+    for row, column in ((0, 0), (3, len(policy[3]) - 1)):
+        sides = []
+        for step in (1e-5, -1e-5):
+            moved = [list(r) for r in policy]
+            moved[row][column] += step
+            sides.append(formula(moved, ref, pairs, 0.3, 0.7, form))
+        assert gradient[row, column].item() == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-6, abs=1e-9)
+
+
+def test_forms_of_the_likelihood_term_differ_and_are_right(batch_of):
+    policy, ref = [[-1.0, -3.0], [-1.0], [-1.0] * 6, [-1.0]], [[-1.0, -3.0], [-1.0], [-1.0] * 6, [-1.0]]
+    pairs = [(0, 1, 1.0, 1.0), (2, 3, 1.0, 1.0)]
+    values = {}
+    for form in ("per_pair", "per_token"):
+        cfg = dpo.Config(nll_weight=1.0, form=form)
+        value, _ = evaluate(dpo.loss, batch_of(policy, ref, pairs, leaf=True), cfg)
+        values[form] = value - math.log(2)
+    assert values == {"per_pair": pytest.approx((4 / 2 + 6 / 6) / 2), "per_token": pytest.approx((4 + 6) / 8)}
+
+
+def test_limits_and_identities(batch_of):
+    policy, ref, pairs = ragged(5)
+    cfg = dpo.Config(beta=0.4)
+
+    def value(policy, ref, pairs):
+        return evaluate(dpo.loss, batch_of(policy, ref, pairs, leaf=True), cfg)[0]
+
+    hard = [(b, w, 1.0, weight) for b, w, _, weight in pairs]
+    assert value(policy, policy, pairs) == pytest.approx(math.log(2)), "policy = reference"
+    mirrored = [(w, b, 1 - p, weight) for b, w, p, weight in pairs]
+    assert value(policy, ref, mirrored) == pytest.approx(value(policy, ref, pairs)), "a mirrored pair is the same pair"
+    assert value(policy, ref, [(w, b, 1.0, c) for b, w, _, c in hard]) != pytest.approx(value(policy, ref, hard))
+    shifted = [[r[0] - 2.5, *r[1:]] for r in ref]
+    assert value(policy, shifted, pairs) == pytest.approx(value(policy, ref, pairs)), "one constant on all rewards"
+    doubled = [(b, w, p, 2.0) for b, w, p, _ in pairs[:1]] + [(b, w, p, 1.0) for b, w, p, _ in pairs[1:]]
+    twice = [(b, w, p, 1.0) for b, w, p, _ in pairs[:1] * 2 + pairs[1:]]
+    assert value(policy, ref, doubled) == pytest.approx(value(policy, ref, twice)), "weight 2 = given twice"
+
+
+def test_extreme_log_ratios_stay_finite(batch_of):
+    batch = batch_of([[-9000.0], [-1.0]], [[-1.0], [-9000.0]], [(0, 1, 1.0, 1.0)], leaf=True)
+    value, gradient = evaluate(dpo.loss, batch, dpo.Config(beta=1.0))
+    assert value == pytest.approx(17998.0)
+    assert gradient[0, 0].item() == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("cut", [[3, 6], [1, 2, 6], [6, 3]])
+def test_the_step_does_not_depend_on_the_cut_the_order_or_the_padding(batch_of, cut):
+    policy, ref, _ = ragged(8, n=18)
+    draw = np.random.default_rng(0)
+    pairs = [(2 * i, 2 * i + 1, float(draw.uniform(0.5, 1)), float(draw.uniform(0.1, 3))) for i in range(9)]
+    cfg = dpo.Config(beta=0.3, nll_weight=0.5, form="per_token")
+    whole, gradient = evaluate(dpo.loss, batch_of(policy, ref, pairs, leaf=True), cfg)
+    found = {}
+    order = draw.permutation(9).tolist()
+    parts, edges = [], [0, *np.cumsum(cut).tolist()]
+    for low, high in zip(edges, edges[1:]):
+        rows = [r for i in order[low:high] for r in (2 * i, 2 * i + 1)]
+        shifted = [(2 * k, 2 * k + 1, *pairs[i][2:]) for k, i in enumerate(order[low:high])]
+        picked = [policy[r] for r in rows], [ref[r] for r in rows]
+        parts.append((rows, batch_of(*picked, shifted, padding=1e9, wider=3, leaf=True)))
+    denominators = {name: den for name, (_, den) in totals(dpo.loss(b, cfg) for _, b in parts).items()}
+    step = 0.0
+    for rows, batch in parts:
+        loss = share(dpo.loss(batch, cfg), denominators)
+        (g,) = torch.autograd.grad(loss, batch.views["policy"].logp)
+        step += loss.item()
+        found |= {row: g[k][batch.mask[k]] for k, row in enumerate(rows)}
+    assert step == pytest.approx(whole, rel=1e-12)
+    for row, values in enumerate(policy):
+        if row in found:
+            torch.testing.assert_close(found[row], gradient[row, : len(values)], rtol=1e-9, atol=1e-15)
+
+
+def test_logs_have_trl_names_and_meanings(batch_of):
+    (term,) = dpo.loss(batch_of(POLICY, REF, [(0, 1, 1.0, 1.0)]), dpo.Config(beta=0.1))
+    values = {name: value.item() for name, value in term.logs.items()}
+    assert values == {
+        "rewards/chosen": pytest.approx(0.1),
+        "rewards/rejected": pytest.approx(-0.1),
+        "rewards/margins": pytest.approx(0.2),
+        "rewards/accuracies": 1.0,
+        "logps/chosen": pytest.approx(-12.0),
+        "logps/rejected": pytest.approx(-15.0),
+    }
+
+
+def test_pairs_without_weight_leave_no_denominator(batch_of):
+    terms = dpo.loss(batch_of(POLICY, REF, [(0, 1, 1.0, 0.0)], leaf=True), dpo.Config(nll_weight=1.0))
+    assert {name: den for name, (_, den) in totals([terms]).items()} == {"dpo": 0.0, "nll": 0.0}
+
+
+def test_errors_name_the_flag_and_the_way_out(batch_of):
+    with pytest.raises(ValueError, match="chosen and rejected"):
+        dpo.loss(batch_of(POLICY, REF), dpo.Config())
+    for wrong in ({"beta": 0.0}, {"beta": float("nan")}, {"nll_weight": -1.0}, {"form": "per_word"}):
+        with pytest.raises(ValueError, match=f"--{next(iter(wrong))}"):
+            dpo.Config(**wrong)
+
+
+def test_objectives_load_neither_transformers_nor_their_kin():
+    code = (
+        "import sys, alignlab.objectives.sft, alignlab.objectives.dpo;"
+        "print([m for m in ('transformers', 'peft', 'accelerate', 'datasets', 'alignlab.engine') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"
