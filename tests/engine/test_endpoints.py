@@ -144,7 +144,7 @@ class TestChat:
 
     def test_temperature_zero_is_asked_once(self, tmp_path):
         with serving(echo) as server:
-            answers = chat(server, tmp_path).complete(["q", "q"], n=3, temperature=0)
+            answers = chat(server, tmp_path).complete(["q", "q"], n=3, temperature=0.0)
         assert len(server.seen) == 1
         assert len({s.text for row in answers for s in row}) == 1
 
@@ -167,7 +167,7 @@ class TestChat:
             chat(server, tmp_path).complete(["a", "b", "c", "d"], n=3)
             assert "extra_body" in caplog.text
             caplog.clear()
-            chat(server, tmp_path).complete(["a", "b", "c", "d"], n=3, temperature=0)
+            chat(server, tmp_path).complete(["a", "b", "c", "d"], n=3, temperature=0.0)
         with serving(echo) as server:
             chat(server, tmp_path).complete(["a", "b", "c", "d"], n=3)
         assert "extra_body" not in caplog.text
@@ -348,13 +348,13 @@ class TestTrouble:
         assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
         assert retry_after({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}) > 1e6
         draw = random.Random(0)
-        waits = [[pause(a, base=1, longest=60, said=None, draw=draw) for _ in range(200)] for a in range(8)]
+        waits = [[pause(a, base=1.0, longest=60.0, said=None, draw=draw) for _ in range(200)] for a in range(8)]
         for attempt, drawn in enumerate(waits[:5]):
             assert 0.5 * 2**attempt <= min(drawn) < max(drawn) < 1.5 * 2**attempt
             assert len(set(drawn)) > 100
         assert max(waits[7]) == 60
-        assert pause(0, base=1, longest=60, said=20, draw=draw) == 20
-        assert pause(0, base=1, longest=60, said=1e9, draw=draw) == 60
+        assert pause(0, base=1.0, longest=60.0, said=20.0, draw=draw) == 20
+        assert pause(0, base=1.0, longest=60.0, said=1e9, draw=draw) == 60
 
     def test_retry_after_is_waited_for(self, tmp_path):
         script = lambda n, b: (429, {}, {"Retry-After": "0.4"}) if n == 0 else completion("x")  # noqa: E731
@@ -580,8 +580,8 @@ class TestLocal:
 
         save(tiny_model, tmp_path / "model")
         asked = endpoint(f"hf:{tmp_path}/model?dtype=float32", cache_dir=False)
-        assert asked.complete([CHAT], max_tokens=4, temperature=0) == tiny_model.sample(
-            [CHAT], max_tokens=4, temperature=0
+        assert asked.complete([CHAT], max_tokens=4, temperature=0.0) == tiny_model.sample(
+            [CHAT], max_tokens=4, temperature=0.0
         )
         with pytest.raises(EndpointError, match="hf:.*missing"):
             endpoint(f"hf:{tmp_path}/missing", cache_dir=False).complete(["q"])
