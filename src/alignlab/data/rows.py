@@ -1,5 +1,6 @@
 """Read and write rows: one place where files, hub datasets and published formats become `core.types.Row`."""
 
+import contextlib
 import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +11,7 @@ from alignlab.core import files
 from alignlab.core.types import Row
 
 from . import adapters, sources
-from .columns import DataError, check_mapping, shown, to_record, to_row
+from .columns import ROW_FIELDS, DataError, check_mapping, shown, to_record, to_row
 
 
 def read(
@@ -76,8 +77,10 @@ def write(path: str | Path, rows: Iterable[Row]) -> int:
             return _write_parquet(beside, rows)
         if not path.name.endswith((".jsonl", ".jsonl.gz")):
             raise DataError(f"{path}: expected a name ending in .jsonl, .jsonl.gz or .parquet")
-        # mtime 0: the same rows give the same bytes
-        with gzip.GzipFile(beside, "wb", mtime=0) if path.suffix == ".gz" else beside.open("wb") as file:
+        with beside.open("wb") as raw, contextlib.ExitStack() as stack:
+            # no name and no time inside: the same rows give the same bytes
+            packed = path.suffix == ".gz"
+            file = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0)) if packed else raw
             for row in rows:
                 file.write(dumps(row).encode() + b"\n")
                 count += 1
@@ -92,8 +95,10 @@ def _write_parquet(path: Path, rows: Iterable[Row]) -> int:
     for record in records:
         for name in ("facts", "meta"):
             record[name] = json.dumps(record.get(name, {}), ensure_ascii=False)
+    # the table takes its columns from the first record, so each record must have all of them
+    names = [name for name in ("text", *ROW_FIELDS) if any(name in record for record in records)]
     try:
-        table = arrow.Table.from_pylist(records)
+        table = arrow.Table.from_pylist([{name: record.get(name) for name in names} for record in records])
     except arrow.ArrowException as error:
         raise DataError(f"rows cannot share Parquet columns ({error}); write .jsonl instead") from None
     arrow.parquet.write_table(table, path)

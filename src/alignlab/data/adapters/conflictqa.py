@@ -10,8 +10,8 @@ Which answer is true. A popQA file lists accepted names in `ground_truth`: the a
 one does. A strategyQA file says True or False of a yes/no question while its answers are sentences; the sentence with
 as many negations as the question affirms it. Where neither reading decides (both answers negated, an answer that
 talks about the question instead) `gold` is None, and attack success has no meaning. Against the human-written passages
-that two files share, which show which side is true, the reading agrees on 841 of the 848 answers it decides; the other
-seven are records whose own passage contradicts their answer.
+that two files share, which show which side is true, the reading agrees on 841 of the 849 answers it decides; the other
+eight are records whose own passage contradicts their answer.
 
 Scenarios. Memory true: `clean` with no false passage, else `pca` with the counter answer as target. Memory false: `ike`
 (all passages state the truth that memory lacks), else `mixed`, the false passages siding with memory. Truth unknown:
