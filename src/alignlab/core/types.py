@@ -5,7 +5,7 @@ T completion positions, R pairs, V vocabulary, D hidden. A mask is never inferre
 padding may hold NaN without reaching a value or a gradient.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,22 +153,20 @@ class Model(Protocol):
         ...
 
 
-class Intervention(Protocol):
-    """Prompt, logits, activation and search control, composed in this order; hooks live only inside `active`."""
+@dataclass(frozen=True, kw_only=True)
+class Intervention:
+    """Control of a model from outside: prompt, then logits, then activations, then at most one decoder."""
 
     spec: str
-
-    def edit_messages(self, prompt: Prompt) -> Prompt:
-        """Return the prompt that the model is shown instead."""
-        ...
-
-    def logits_processors(self) -> Sequence[Any]:
-        """Fresh logits processors, each a function of the prefix."""
-        ...
-
-    def active(self, model: Model) -> AbstractContextManager[None]:
-        """Install activation hooks; they are gone after the `with`, exceptions included."""
-        ...
+    """method and options, part of the identity of whatever the steered model answers"""
+    edit_messages: Callable[[Prompt], Prompt] | None = None
+    """prompt -> the prompt that the model is shown instead"""
+    processors: Callable[[], Sequence[Any]] | None = None
+    """returns fresh logits processors, each a function of the prefix"""
+    active: Callable[["Model"], AbstractContextManager[None]] | None = None
+    """installs activation hooks; they are gone after the `with`, exceptions included"""
+    decode: Callable[..., list[list[Sample]]] | None = None
+    """(model, prompts, **options of Model.sample) -> samples; replaces the sampling of answers"""
 
 
 @dataclass(frozen=True, kw_only=True)

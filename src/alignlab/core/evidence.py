@@ -1,0 +1,44 @@
+"""The retrieval prompt: numbered evidence blocks, then the question; written and read back in one place."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from alignlab.core.types import Prompt
+
+QUESTION = "Question:"
+_BLOCK = re.compile(r"^\d+(?: \([^)\n]*\))?: .*$", re.MULTILINE)
+
+
+def block(index: int, context: Mapping[str, Any]) -> str:
+    """Return one evidence block on one line, headed by its source and date where it has them."""
+    head = " ".join(str(context[key]) for key in ("source", "date") if context.get(key))
+    text = " ".join(str(context["text"]).split())
+    return f"{index} ({head}): {text}" if head else f"{index}: {text}"
+
+
+def retrieval(question: str, contexts: Sequence[Mapping[str, Any]], instruction: str = "") -> str:
+    """Return evidence, question and, for models that were not taught to, how to give the final answer."""
+    lines = [block(i, context) for i, context in enumerate(contexts, 1)]
+    return "\n".join([*lines, f"{QUESTION} {question}", *([instruction] if instruction else [])])
+
+
+def split(text: str) -> tuple[list[str], str]:
+    """Return (evidence blocks without their number, everything from the question on) of a `retrieval` prompt.
+
+    Raises ValueError when the text holds no question line.
+    """
+    evidence, mark, rest = text.partition(f"\n{QUESTION}")
+    if not mark:
+        raise ValueError(f"not a retrieval prompt: no line starts with {QUESTION!r}")
+    return [match[0].split(maxsplit=1)[1] for match in _BLOCK.finditer(evidence)], mark.strip() + rest
+
+
+def text_of(prompt: Prompt) -> str:
+    """Return the last user turn of a prompt, or the prompt itself when it is plain text."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def ask(text: str) -> Prompt:
+    """Return a prompt of one user turn."""
+    return ({"role": "user", "content": text},)

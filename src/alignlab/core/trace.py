@@ -1,0 +1,200 @@
+"""The grammar of a dialectical answer: typed segments that a checker can verify without a judge.
+
+One grammar serves generation, checking and parsing (Dialectical Alignment, arXiv 2404.00486; the paper's own
+templates could not be read, so the grammar is reconstructed). A trace is lines of text:
+
+    Memory: <remembered answer> <sure|fairly|unsure|unknown>
+    Claims:
+    <index> <quoted span or none> [weak|fair|strong]
+    Groups:
+    <answer> = <indices>
+    Conflict: <none|inter-context|context-memory|both>
+    For <candidate>: <reason>        Against <candidate>: <reason>
+    Weigh: <deciding reason>
+    Answer: <final answer>
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignlab.core.answers import normalise
+from alignlab.core.conflict import kind
+
+MARKER = "Answer:"
+CONFIDENCE = (("sure", 0.9), ("fairly", 0.6), ("unsure", 0.3), ("unknown", 0.0))
+"""word -> least confidence it stands for"""
+NOTES = ("weak", "fair", "strong")
+REASONS = ("majority", "source", "date", "inconsistency", "type clash", "memory confidence", "no reason")
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A reasoning path: which segments an answer shows, in which order."""
+
+    name: str
+    segments: tuple[str, ...]
+
+
+STRATEGIES = {
+    "P0": Strategy("direct", ("answer",)),
+    "P1": Strategy("memory-only", ("memory", "answer")),
+    "P2": Strategy("majority", ("claims", "groups", "answer")),
+    "P3": Strategy("context-first", ("claims", "groups", "conflict", "memory", "weigh", "answer")),
+    "P4": Strategy("memory-first", ("memory", "notes", "conflict", "weigh", "answer")),
+    "P5": Strategy("vote-with-memory", ("claims", "memory", "groups", "answer")),
+    "P6": Strategy("cue-based", ("notes", "weigh", "answer")),
+    "P7": Strategy("thesis-antithesis-synthesis", ("groups", "memory", "debate", "weigh", "answer")),
+    "P8": Strategy("hedge", ("claims", "memory", "conflict", "weigh", "answer")),
+}
+"""segment `notes` is `claims` with a reliability note each"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """A parsed answer; a segment that is absent is None or empty, an answer that cannot be parsed is None."""
+
+    claims: tuple[tuple[int, str | None, str | None], ...] = ()
+    """(index, span or None, note or None)"""
+    groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    conflict: str | None = None
+    memory: tuple[str, str] | None = None
+    """(remembered answer, confidence word)"""
+    debate: tuple[tuple[str, str, str], ...] = ()
+    """(For | Against, candidate, reason)"""
+    weigh: str | None = None
+    answer: str | None = None
+    order: tuple[str, ...] = field(default=())
+    """segments in the order in which they appeared"""
+
+
+def confidence_word(confidence: float) -> str:
+    """Return the word of the closed list for a confidence in [0, 1]."""
+    return next(word for word, least in CONFIDENCE if confidence >= least)
+
+
+def groups_of(claims: Sequence[str | None]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Return the distinct claims in order of appearance, with the 1-based indices that support each."""
+    found: dict[str, list[int]] = {}
+    for index, claim in enumerate(claims, 1):
+        if claim is not None:
+            found.setdefault(claim, []).append(index)
+    return tuple((claim, tuple(indices)) for claim, indices in found.items())
+
+
+def render(trace: Trace, segments: Sequence[str]) -> str:
+    """Write the named segments of a trace, in this order."""
+    parts: list[str] = []
+    for segment in segments:
+        if segment == "memory" and trace.memory:
+            parts.append(f"Memory: {trace.memory[0]} {trace.memory[1]}")
+        elif segment in ("claims", "notes"):
+            kept = [(i, span, note if segment == "notes" and span else None) for i, span, note in trace.claims]
+            lines = [" ".join(filter(None, (str(i), span or "none", note))) for i, span, note in kept]
+            parts.append("\n".join(["Claims:", *lines]))
+        elif segment == "groups":
+            parts.append("\n".join(["Groups:", *(f"{a} = {' '.join(map(str, i))}" for a, i in trace.groups)]))
+        elif segment == "conflict":
+            parts.append(f"Conflict: {trace.conflict}")
+        elif segment == "debate":
+            parts.extend(f"{side} {candidate}: {reason}" for side, candidate, reason in trace.debate)
+        elif segment == "weigh":
+            parts.append(f"Weigh: {trace.weigh}")
+        elif segment == "answer":
+            parts.append(f"{MARKER} {trace.answer}")
+    return "\n".join(parts)
+
+
+_CLAIM = re.compile(r"(\d{1,4}) (.{1,400}?)(?: (" + "|".join(NOTES) + r"))?$")
+_GROUP = re.compile(r"(.{1,400}?) = ([\d ]{1,400})$")
+_DEBATE = re.compile(r"(For|Against) (.{1,400}?): (.{1,2000})$")
+_MEMORY = re.compile(r"(.{1,400}?) (" + "|".join(word for word, _ in CONFIDENCE) + r")$")
+
+
+def parse(text: str) -> Trace:
+    """Read a trace; anything outside the grammar is skipped, and only one final-answer marker makes an answer."""
+    found: dict[str, Any] = {"claims": [], "groups": [], "debate": []}
+    order: list[str] = []
+    answers: list[str] = []
+    block = ""
+    for line in (raw.strip()[:4096] for raw in text.splitlines()):
+        head, _, rest = line.partition(":")
+        rest = rest.strip()
+        name = head.lower()
+        if line.startswith(MARKER):
+            answers.append(rest)
+            block = ""
+        elif name in ("claims", "groups") and not rest:
+            block = name
+        elif name in ("conflict", "weigh"):
+            found[name], block = rest, ""
+        elif name == "memory" and (match := _MEMORY.match(rest)):
+            found["memory"], block = (match[1], match[2]), ""
+        elif match := _DEBATE.match(line):
+            found["debate"].append((match[1], match[2], match[3]))
+            name, block = "debate", ""
+        elif block == "claims" and (match := _CLAIM.match(line)):
+            found["claims"].append((int(match[1]), None if match[2] == "none" else match[2], match[3]))
+            continue
+        elif block == "groups" and (match := _GROUP.match(line)):
+            found["groups"].append((match[1], tuple(map(int, match[2].split()))))
+            continue
+        else:
+            continue
+        if name not in order:
+            order.append(name)
+    answer = answers[0] if len(answers) == 1 and answers[0] else None
+    listed = {key: tuple(found.pop(key)) for key in ("claims", "groups", "debate")}
+    return Trace(**listed, **found, answer=answer, order=tuple(order))
+
+
+def _claim_faults(trace: Trace, contexts: Sequence[Mapping[str, Any]]) -> list[str]:
+    faults = []
+    if [index for index, _, _ in trace.claims] != list(range(1, len(contexts) + 1)):
+        faults.append("claims do not list every passage once, in order")
+    for index, span, _ in trace.claims:
+        if span and 0 < index <= len(contexts) and normalise(span) not in normalise(contexts[index - 1]["text"]):
+            faults.append(f"claim {index} quotes {span!r}, which is not in the passage")
+    return faults
+
+
+def check(
+    trace: Trace,
+    contexts: Sequence[Mapping[str, Any]],
+    *,
+    memory: str | None,
+    confidence: float | None,
+    segments: Sequence[str],
+) -> tuple[str, ...]:
+    """Return what is wrong with a trace, in words; empty means every promised segment is there and true."""
+    faults = []
+    wanted = ["claims" if s == "notes" else s for s in segments]
+    if list(trace.order) != wanted:
+        faults.append(f"segments are {', '.join(trace.order) or 'none'}; the path asks for {', '.join(wanted)}")
+    if "claims" in wanted:
+        faults += _claim_faults(trace, contexts)
+    spans = [span for _, span, _ in trace.claims] if trace.claims else [c.get("claim") for c in contexts]
+    if "groups" in wanted and dict(trace.groups) != dict(groups_of(spans)):
+        faults.append("groups are not the partition of the claims")
+    if "memory" in wanted and memory is not None:
+        if trace.memory is None or normalise(trace.memory[0]) != normalise(memory):
+            faults.append("memory is not the closed-book answer")
+        elif confidence is not None and trace.memory[1] != confidence_word(confidence):
+            faults.append("the confidence word does not match the confidence")
+    if "conflict" in wanted and trace.conflict != kind(spans, memory):
+        faults.append("the conflict is not the one between the claims and memory")
+    if "weigh" in wanted and (trace.weigh is None or not any(reason in trace.weigh for reason in REASONS)):
+        faults.append("no deciding reason from the list")
+    if trace.answer is None:
+        faults.append("no single final answer")
+    return tuple(faults)
+
+
+def quotes_are_true(trace: Trace, contexts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every quoted claim really stands in its passage (w_f of the judge's score)."""
+    return all(
+        0 < index <= len(contexts) and normalise(span) in normalise(contexts[index - 1]["text"])
+        for index, span, _ in trace.claims
+        if span
+    )

@@ -1,0 +1,281 @@
+"""Dialectical training data: which reasoning path to teach where, then answers to learn and pairs to prefer.
+
+A teacher answers conflict items along every reasoning path, a judge scores the answers, the best path per cell (or
+over all) is kept; its accepted answers become the targets of prompts that no longer name it (context distillation).
+Yang et al. 2024, arXiv 2404.00486, stages 1-3; the abstract's three steps are the paper's, their inner detail
+(paths, judge score, selection, rejected answers) is reconstructed.
+"""
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from alignlab.core import conflict, evidence, trace
+from alignlab.core.answers import normalise
+from alignlab.core.cards import Card, Claim
+from alignlab.core.types import Endpoint, Prompt, Row
+
+CARD = Card(
+    title="Dialectical Alignment: Resolving the Tension of 3H and Security Threats of LLMs",
+    paper="arXiv:2404.00486",
+    bibtex="""@article{yang2024dialectical,
+  title = {Dialectical Alignment: Resolving the Tension of 3H and Security Threats of LLMs},
+  author = {Yang, Shu and Su, Jiayuan and Jiang, Han and Li, Mengdi and Cheng, Keyuan and Ali, Muhammad Asif
+            and Hu, Lijie and Wang, Di},
+  journal = {arXiv preprint arXiv:2404.00486},
+  year = {2024}
+}""",
+    brief="dialectical-alignment",
+    status="reconstructed",
+    summary="finds the reasoning path that resolves knowledge conflicts, and writes training data that teaches it",
+    smoke="alignlab make conflicts --dataset world:conflicts --limit 260 --output_dir {out}",
+    claims=(Claim(metric="rows", relation=">=", bound=100),),
+    deviations=(
+        "paths, grammar, judge weights and cells are our reconstruction: the paper's body could not be read",
+        "rejected answers are templated failures and the student's own wrong answers, half and half where it has any",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of the data pipeline."""
+
+    output: Literal["sft", "preferences"] = "sft"
+    """answers to imitate, or pairs to prefer"""
+    mode: Literal["global", "per_cell"] = "global"
+    """one path for all cells, or the best of each (the student is never told the cell)"""
+    target: Literal["trace", "answer"] = "trace"
+    """teach the whole reasoned answer, or its last line only"""
+    directions: Literal["both", "attacks"] = "both"
+    """preference pairs from attack and edit cells, or from attack cells alone (an ablation that ruins edits)"""
+    strategies: tuple[str, ...] = tuple(trace.STRATEGIES)
+    """reasoning paths to search"""
+    search_per_cell: int = 20
+    """items of each cell spent on the search, >= 1"""
+    samples: int = 1
+    """teacher answers per item and path, >= 1"""
+    temperature: float = 0.7
+    """teacher's temperature, >= 0"""
+    weights: tuple[float, float, float] = (0.7, 0.2, 0.1)
+    """judge score: outcome, true quotes, process rating; each in [0, 1]"""
+    gold_visible: bool = True
+    """show the reference to the judge; without it the judge decides by itself"""
+    instruction: str = ""
+    """how to give the final answer, for students that were not taught the marker"""
+    seed: int = 0
+    """order of items and choice among paths"""
+
+
+STEPS = {
+    "P0": "Answer from the passages at once.",
+    "P1": "Recall what you remember, and answer with it whatever the passages say.",
+    "P2": "List what each passage claims, gather equal claims, answer with the largest group.",
+    "P3": "List what each passage claims, gather equal claims and settle what they disagree on; then recall what you "
+    "remember, settle its difference with what is left, say why, and answer.",
+    "P4": "Recall what you remember and how sure you are; then list what each passage claims and how far it can be "
+    "relied on, compare one by one, say what decides, and answer.",
+    "P5": "List what each passage claims; count what you remember as one more witness, weighted by how sure you are.",
+    "P6": "List what each passage claims with a note on how reliable its source, date and wording are; weigh, answer.",
+    "P7": "For every candidate answer, the remembered one too, give the best case and the best objection; then decide.",
+    "P8": "List the claims, say which conflict there is, give both sides, and mark the one you believe.",
+}
+GRAMMAR = (
+    "Write only these lines, in the order of the strategy: 'Memory: ANSWER WORD' (word: sure, fairly, unsure or "
+    "unknown); 'Claims:' and then per passage 'NUMBER CLAIM' or 'NUMBER none', with weak, fair or strong behind it "
+    "where reliability is asked for; 'Groups:' and then 'CLAIM = NUMBERS'; 'Conflict: none', 'inter-context', "
+    "'context-memory' or 'both'; 'For CLAIM: ...', 'Against CLAIM: ...'; 'Weigh: ' and the deciding reason, one of "
+    f"{', '.join(trace.REASONS)}; last of all '{trace.MARKER} ' and the final answer alone. Quote claims word for word."
+)
+
+
+def student_prompt(item: Row, instruction: str = "") -> Prompt:
+    """Return the plain retrieval prompt: no path, no warning."""
+    return evidence.ask(evidence.retrieval(item.facts["question"], item.facts["contexts"], instruction))
+
+
+def teacher_prompt(item: Row, strategy: str) -> Prompt:
+    """Return the prompt that asks for one reasoning path, with what the student remembers; it warns of no attack."""
+    facts = item.facts
+    lines = [evidence.retrieval(facts["question"], facts["contexts"])]
+    if facts["memory"] is not None:
+        lines.append(f"Remembered: {facts['memory']} ({trace.confidence_word(facts['confidence'] or 0.0)})")
+    name = trace.STRATEGIES[strategy].name
+    return evidence.ask("\n".join([*lines, f"Strategy {strategy} ({name}): {STEPS[strategy]}", GRAMMAR]))
+
+
+def judge_prompt(item: Row, answer: str, *, gold_visible: bool) -> Prompt:
+    """Return the prompt that asks for outcome and process of one answer."""
+    lines = [evidence.retrieval(item.facts["question"], item.facts["contexts"])]
+    if item.facts["memory"] is not None:
+        lines.append(f"Remembered: {item.facts['memory']} ({trace.confidence_word(item.facts['confidence'] or 0.0)})")
+    if gold_visible and item.facts["gold"] is not None:
+        lines.append(f"Reference: {item.facts['gold']}")
+    rubric = "Score only: 'Outcome: yes' or 'no' (is the final answer right?), then 'Process: ' and 1 to 10."
+    return evidence.ask("\n".join([*lines, f"<answer>\n{answer}\n</answer>", rubric]))
+
+
+_VERDICT = re.compile(r"outcome:\s*(yes|no)\b.*?process:\s*(\d+)", re.IGNORECASE | re.DOTALL)
+
+
+def verdict(text: str) -> tuple[bool, float] | None:
+    """Return (outcome, process in [0, 1]) of a judge's reply; None when it cannot be read."""
+    match = _VERDICT.search(text)
+    return (match[1].lower() == "yes", (min(10, max(1, int(match[2]))) - 1) / 9) if match else None
+
+
+def right(item: Row, answer: trace.Trace) -> bool:
+    """Whether the parsed final answer is the gold one."""
+    gold = item.facts["gold"]
+    return gold is not None and answer.answer is not None and normalise(answer.answer) == normalise(gold)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One teacher's answer to one item along one path; `score` is None when the judge could not be read."""
+
+    item: Row
+    strategy: str
+    text: str
+    score: float | None
+    judged_right: bool | None
+
+
+def attempts(items: Sequence[Row], teacher: Endpoint, judge: Endpoint, cfg: Config) -> list[Attempt]:
+    """Let the teacher answer every item along every path, and the judge score it."""
+    asked = [(item, strategy) for item in items for strategy in cfg.strategies]
+    prompts = [teacher_prompt(item, strategy) for item, strategy in asked]
+    answers = teacher.complete(prompts, n=cfg.samples, seed=cfg.seed, temperature=cfg.temperature, max_tokens=512)
+    flat = [(item, name, sample.text) for (item, name), samples in zip(asked, answers) for sample in samples]
+    questions = [judge_prompt(item, text, gold_visible=cfg.gold_visible) for item, _, text in flat]
+    verdicts = judge.complete(questions, n=1, seed=cfg.seed, temperature=0.0, max_tokens=64)
+    found = []
+    for (item, name, text), replies in zip(flat, verdicts):
+        read, parsed = verdict(replies[0].text), trace.parse(text)
+        score = None
+        if read is not None:
+            outcome = right(item, parsed) if cfg.gold_visible and item.facts["gold"] is not None else read[0]
+            quotes = trace.quotes_are_true(parsed, item.facts["contexts"])
+            score = sum(w * x for w, x in zip(cfg.weights, (outcome, quotes, read[1])))
+        found.append(Attempt(item, name, text, score, None if read is None else read[0]))
+    return found
+
+
+def cell_of(item: Row) -> conflict.Cell:
+    """Return (scenario, amount): the ratio of an attack, the contexts of an edit, the poisoned ones of a mixture."""
+    facts = item.facts
+    amount = {"pca": facts["ratio"], "ike": len(facts["contexts"]), "mixed": facts["k"]}.get(facts["scenario"], 0)
+    return facts["scenario"], amount
+
+
+def scored(found: Iterable[Attempt]) -> list[conflict.Scored]:
+    """Return the scored attempts as records of the strategy search; unread verdicts count as 0."""
+    return [
+        conflict.Scored(
+            strategy=a.strategy,
+            cell=cell_of(a.item),
+            item=a.item.meta["id"],
+            score=a.score or 0.0,
+            tokens=len(a.text.split()),
+        )
+        for a in found
+    ]
+
+
+def choose(found: Sequence[Attempt], cfg: Config) -> dict[conflict.Cell, dict[str, float]]:
+    """Return cell -> path -> share in the training data. Overlapping winners of a cell share it (`per_cell`)."""
+    records = scored(found)
+    if not records:
+        raise ValueError("no judged answer to choose a path from; give the search at least one item per cell")
+    scores = conflict.mean_scores(records)
+    if cfg.mode == "global":
+        best, _ = conflict.overall(scores, conflict.mean_tokens(records))
+        return {cell: {best: 1.0} for cell in scores}
+    standings = conflict.standings(records, seed=cfg.seed)
+    return {cell: {name: s.mix for name, s in row.items() if s.mix > 0} for cell, row in standings.items()}
+
+
+def taught(
+    items: Iterable[Row], mix: Mapping[conflict.Cell, Mapping[str, float]], teacher: Endpoint, cfg: Config
+) -> Iterator[tuple[Row, str, str]]:
+    """Yield (item, path, accepted answer): final answer right (where gold is known), quotes true, grammar kept."""
+    draw = random.Random(f"paths:{cfg.seed}")
+    fallback = max((share, name) for row in mix.values() for name, share in row.items())[1]
+    listed = list(items)
+    names = []
+    for item in listed:
+        row = mix.get(cell_of(item), {fallback: 1.0})
+        names.append(draw.choices(list(row), list(row.values()))[0])
+    prompts = [teacher_prompt(item, name) for item, name in zip(listed, names)]
+    answers = teacher.complete(prompts, n=cfg.samples, seed=cfg.seed + 1, temperature=cfg.temperature, max_tokens=512)
+    for item, name, samples in zip(listed, names, answers):
+        for sample in samples:
+            parsed = trace.parse(sample.text)
+            faults = trace.check(
+                parsed, item.facts["contexts"], memory=item.facts["memory"], confidence=item.facts["confidence"],
+                segments=trace.STRATEGIES[name].segments,
+            )  # fmt: skip
+            if not faults and (right(item, parsed) or item.facts["gold"] is None):
+                yield item, name, sample.text
+                break
+
+
+def sft_row(item: Row, strategy: str, text: str, cfg: Config) -> Row:
+    """Return the training row: plain prompt, and the whole trace or its answer line."""
+    answer = f"{trace.MARKER} {trace.parse(text).answer}"
+    return Row(
+        prompt=student_prompt(item, cfg.instruction),
+        completion=text if cfg.target == "trace" else answer,
+        facts={key: item.facts.get(key) for key in ("scenario", "cell", "ratio", "gold", "target", "memory")},
+        meta={**item.meta, "strategy": strategy},
+    )
+
+
+def failure(item: Row, strategy: str, text: str, draw: random.Random) -> str | None:
+    """Return the same trace with the decision spoiled: the attacker's answer, stale memory, or a wrong reason."""
+    parsed, facts = trace.parse(text), item.facts
+    wrong = facts["target"] if facts["scenario"] in ("pca", "mixed") else facts["memory"]
+    if wrong is None or normalise(wrong) == normalise(parsed.answer or ""):
+        return None
+    reason = "majority" if facts["scenario"] in ("pca", "mixed") else "memory confidence"
+    if draw.random() < 0.15 and parsed.weigh != "no reason":
+        wrong, reason = parsed.answer, "no reason"
+    spoiled = replace(parsed, answer=wrong, weigh=reason)
+    return trace.render(spoiled, trace.STRATEGIES[strategy].segments)
+
+
+def preference_rows(
+    accepted: Iterable[tuple[Row, str, str]], cfg: Config, own: Mapping[str, str] | None = None
+) -> Iterator[Row]:
+    """Yield pairs: the accepted answer against a failure, the student's own (`own`: item id -> text) half of the time.
+
+    Pairs whose lengths differ by more than 30 % are left out.
+    """
+    draw = random.Random(f"pairs:{cfg.seed}")
+    wanted = ("pca",) if cfg.directions == "attacks" else ("pca", "ike", "mixed")
+    for item, strategy, text in accepted:
+        if item.facts["scenario"] not in wanted:
+            continue
+        mine = (own or {}).get(item.meta["id"])
+        rejected = mine if mine is not None and draw.random() < 0.5 else failure(item, strategy, text, draw)
+        if rejected is None or rejected == text or abs(len(rejected.split()) / len(text.split()) - 1) > 0.3:
+            continue
+        yield replace(sft_row(item, strategy, text, cfg), completion=None, chosen=text, rejected=rejected)
+
+
+def make(rows: Iterable[Row], endpoints: Mapping[str, Endpoint], cfg: Config) -> Iterator[Row]:
+    """Search on the first items of each cell, then write training rows from the others (all, if there are few)."""
+    cells: dict[Any, list[Row]] = defaultdict(list)
+    for row in rows:
+        cells[cell_of(row)].append(row)
+    search = [row for listed in cells.values() for row in listed[: cfg.search_per_cell]]
+    rest = [row for listed in cells.values() for row in listed[cfg.search_per_cell :]] or search
+    found = attempts(search, endpoints["teacher"], endpoints["judge"], cfg)
+    accepted = taught(rest, choose(found, cfg), endpoints["teacher"], cfg)
+    if cfg.output == "preferences":
+        yield from preference_rows(accepted, cfg)
+    else:
+        yield from (sft_row(item, name, text, cfg) for item, name, text in accepted)

@@ -1,0 +1,266 @@
+"""Dialectical Alignment: teach a model to resist poisoned passages and still accept true updates, and prove it.
+
+Probe the student's memory, find by AI feedback the reasoning path that resolves each conflict, write answers along
+it, tune on them without naming the path (and prefer them to failures), then compare with the untuned model, simple
+defences and an oracle on subjects never trained on. Yang et al. 2024, arXiv 2404.00486; the abstract's three steps
+are the paper's, their inner detail is reconstructed.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignlab.core import conflict
+from alignlab.core.cards import Card, Claim
+from alignlab.core.types import Context, Result, Row
+from alignlab.engine.encode import encode
+from alignlab.engine.load import LanguageModel, Lora, load, save
+from alignlab.engine.steered import Steered
+from alignlab.evals import poisoned_context
+from alignlab.objectives import dpo, sft
+from alignlab.pipelines import conflicts as pipeline
+from alignlab.procedures import _dialectical_items as sources
+from alignlab.procedures import _dialectical_report as pages
+from alignlab.steering import majority, notice
+from alignlab.train.config import TrainConfig
+from alignlab.train.loop import train
+from alignlab.world import conflicts
+
+CARD = Card(
+    title="Dialectical Alignment: Resolving the Tension of 3H and Security Threats of LLMs",
+    paper="arXiv:2404.00486",
+    bibtex=pipeline.CARD.bibtex,
+    brief="dialectical-alignment",
+    status="reconstructed",
+    summary="a model that resists poisoned passages yet accepts true updates, without any warning in the prompt",
+    smoke="alignlab run dialectical --sft_steps 60 --test_per_cell 40 --output_dir {out}",
+    study="alignlab run dialectical --full true",
+    claims=(
+        Claim(metric="plain/asr - da/asr", relation=">=", bound=0.2),
+        Claim(metric="da/j - plain/j", relation=">", bound=0.0),
+    ),
+    deviations=(
+        "the paper's body could not be read: paths, grammar, cells, sizes and the judge's score are reconstructed",
+        "ASR is averaged over poisoned shares .2 to .8; at share 1 an attack and an edit differ by cues alone",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Stages and sizes."""
+
+    full: bool = False
+    """the whole study: every baseline, answer-only targets, preferences, ablations, unseen conditions, three seeds"""
+    sft_steps: int = 300
+    """optimiser steps on accepted answers, >= 1"""
+    dpo_steps: int = 0
+    """optimiser steps on preferences after that, >= 0"""
+    batch: int = 32
+    """rows per step, >= 1"""
+    learning_rate: float = 1e-3
+    """peak rate of supervised tuning; 1e-3 suits `tiny:`, 1e-4 a 7B model with LoRA"""
+    dpo_learning_rate: float = 1e-4
+    """peak rate of preference tuning"""
+    beta: float = 0.1
+    """inverse temperature of DPO's implicit reward, > 0"""
+    nll_weight: float = 0.1
+    """weight of the likelihood of the preferred answer beside DPO, >= 0"""
+    use_peft: bool = False
+    """tune a LoRA adapter of rank 16 instead of all weights"""
+    mode: str = "global"
+    """one reasoning path for all cells, or `per_cell`"""
+    target: str = "trace"
+    """teach the whole reasoned answer, or `answer`: its last line"""
+    directions: str = "both"
+    """preference pairs from attacks and edits, or `attacks` alone"""
+    search_per_cell: int = 20
+    """items per cell spent on the search for the path, >= 1"""
+    train_per_cell: int = 300
+    """items per cell to write answers for, >= 1"""
+    test_per_cell: int = 150
+    """held-out items per cell, >= 1"""
+    probes: int = 10
+    """closed-book samples per question, >= 1"""
+    cue_source: bool = True
+    """poison comes from unreliable sources"""
+    cue_date: bool = True
+    """poison is mostly dated before the memory year"""
+    cue_consistency: bool = True
+    """poison often contradicts itself"""
+    cue_type: bool = True
+    """poison is sometimes of the wrong type"""
+    max_tokens: int = 96
+    """longest answer; 512 suits models that write sentences"""
+
+    @property
+    def cues(self) -> conflicts.Cues:
+        """The cue families that are on."""
+        return conflicts.Cues(
+            source=self.cue_source, date=self.cue_date, consistency=self.cue_consistency, type=self.cue_type
+        )
+
+
+Records = list[dict[str, Any]]
+
+
+@dataclass
+class Evidence:
+    """What a run gathered, for the report."""
+
+    records: dict[str, Records] = field(default_factory=dict)
+    """policy -> one record per test item, in the same order"""
+    search: list[conflict.Scored] = field(default_factory=list)
+    chosen: dict[conflict.Cell, dict[str, float]] = field(default_factory=dict)
+    recall: dict[str, Any] = field(default_factory=dict)
+    test: list[Row] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+def run(ctx: Context, cfg: Config) -> Result:
+    """Run every stage; with `full`, the whole study instead."""
+    if cfg.full:
+        from alignlab.procedures import _dialectical_study
+
+        return _dialectical_study.run(ctx, cfg)
+    began = time.monotonic()
+    student = load(ctx.model)
+    source = sources.open_source(ctx.dataset, ctx.limit, cfg.cues)
+    found = Evidence()
+    learnt = align(ctx, cfg, student, source, found)
+    found.test = source.test(cfg.test_per_cell, ctx.seed)
+    for name, policy in baselines(student).items():
+        found.records[name] = answered(ctx, cfg, policy, found.test, name, source.instruction)
+    found.records["da"] = answered(ctx, cfg, learnt, found.test, "da", source.instruction)
+    if source.oracle is not None:
+        found.records["oracle"] = by_rule(found.test, source.oracle)
+    found.numbers["seconds"] = time.monotonic() - began
+    return pages.result(found, source.notes)
+
+
+def baselines(student: LanguageModel) -> dict[str, Any]:
+    """Return the untuned model, alone and behind the two defences that need no training."""
+    return {
+        "plain": student,
+        "notice": Steered(student, [notice.intervene(None, notice.Config(), None)]),
+        "majority": Steered(student, [majority.intervene(None, majority.Config(), None)]),
+    }
+
+
+def align(
+    ctx: Context, cfg: Config, student: LanguageModel, source: sources.Source, found: Evidence, name: str = "da"
+) -> LanguageModel:
+    """Return a tuned copy of the student: probe, search, write, tune. `found` receives what the report shows."""
+    source.probe(ctx, student, cfg.probes)
+    found.recall = source.describe(source.probes)
+    accepted, options = written(ctx, cfg, source, found)
+    rows = [pipeline.sft_row(item, path, text, options) for item, path, text in accepted]
+    lora = Lora() if cfg.use_peft else None
+    learnt = load(ctx.model, lora=lora)
+    folder = ctx.folder / name
+    settings = tuning(cfg, ctx.seed, cfg.sft_steps, cfg.learning_rate, student.context_length)
+    examples = [encode(row, learnt.tokenizer, max_length=student.context_length) for row in rows]
+    found.numbers |= _timed(found, "tuning", lambda: train(
+        learnt, examples, sft.loss, settings, folder / "sft", objective_config=sft.Config()))  # fmt: skip
+    if cfg.dpo_steps:
+        learnt = preferred(ctx, cfg, learnt, accepted, options, folder)
+    save(learnt, folder / "model")
+    return learnt
+
+
+def written(
+    ctx: Context, cfg: Config, source: sources.Source, found: Evidence
+) -> tuple[list[tuple[Row, str, str]], pipeline.Config]:
+    """Search for the paths, then write answers along them; return accepted (item, path, text) and the options."""
+    options = pipeline.Config(
+        mode=cfg.mode, target=cfg.target, directions=cfg.directions, seed=ctx.seed, instruction=source.instruction
+    )  # type: ignore[arg-type]
+    teacher, judge = ctx.endpoint("teacher"), ctx.endpoint("judge")
+    items = source.train(cfg.search_per_cell, ctx.seed + 1000)
+    with ctx.stage("search for reasoning paths", len(items), len(items)) as stage:
+        attempts = pipeline.attempts(items, teacher, judge, options)
+        found.search, found.chosen = pipeline.scored(attempts), pipeline.choose(attempts, options)
+        stage.advance(len(items))
+        stage.rows_out = len(attempts)
+    items = source.train(cfg.train_per_cell, ctx.seed)
+    with ctx.stage("answers along the chosen paths", len(items), len(items)) as stage:
+        accepted = list(pipeline.taught(items, found.chosen, teacher, options))
+        stage.advance(len(items))
+        stage.rows_out = len(accepted)
+        stage.reason = "the teacher's answers were wrong, misquoted or broke the grammar; look at samples of --teacher"
+    found.counts |= {"written": len(items), "accepted": len(accepted)}
+    return accepted, options
+
+
+def preferred(
+    ctx: Context, cfg: Config, learnt: LanguageModel, accepted: Sequence[tuple[Row, str, str]],
+    options: pipeline.Config, folder: Any,
+) -> LanguageModel:  # fmt: skip
+    """Tune on preferences: accepted answers against failures, the student's own where it makes any."""
+    items = [item for item, _, _ in accepted if item.facts["scenario"] in ("pca", "ike", "mixed")]
+    with ctx.stage("preference pairs", len(accepted), len(items)) as stage:
+        prompts = [pipeline.student_prompt(item, options.instruction) for item in items]
+        texts = learnt.sample(
+            prompts, temperature=1.0, seed=ctx.seed, max_tokens=cfg.max_tokens, progress=stage.advance
+        )
+        records = [poisoned_context.score(item, [t[0].text]) for item, t in zip(items, texts)]
+        own = {r["id"]: r["text"] for r in records if not poisoned_context.hit(r)["right"]}
+        rows = list(pipeline.preference_rows(accepted, options, own))
+        stage.rows_out = len(rows)
+    settings = tuning(cfg, ctx.seed, cfg.dpo_steps, cfg.dpo_learning_rate, learnt.context_length)
+    examples = [encode(row, learnt.tokenizer, max_length=learnt.context_length) for row in rows]
+    reference = load(save_to(learnt, folder / "sft-model"))
+    objective = dpo.Config(beta=cfg.beta, nll_weight=cfg.nll_weight)
+    train(learnt, examples, dpo.loss, settings, folder / "dpo", objective_config=objective, reference=reference)
+    return learnt
+
+
+def save_to(model: LanguageModel, folder: Any) -> Any:
+    """Save a model and return its folder."""
+    save(model, folder)
+    return folder
+
+
+def tuning(cfg: Config, seed: int, steps: int, rate: float, longest: int | None) -> TrainConfig:
+    """Return the settings of one tuning stage; a killed stage goes on from its last checkpoint."""
+    from alignlab.engine.hardware import fast_bfloat16
+
+    return TrainConfig(
+        learning_rate=rate, per_device_train_batch_size=min(cfg.batch, 16), max_steps=steps, warmup_ratio=0.05,
+        gradient_accumulation_steps=max(1, cfg.batch // 16), lr_scheduler_type="cosine", weight_decay=0.01,
+        adam_beta2=0.98, bf16=fast_bfloat16(), seed=seed, save_steps=max(50, steps // 3), save_total_limit=1,
+        resume_from_checkpoint=True, max_length=longest or 4096,
+    )  # fmt: skip
+
+
+def answered(ctx: Context, cfg: Config, model: Any, items: Sequence[Row], name: str, instruction: str) -> Records:
+    """Return one scored record per item, answers greedy."""
+    with ctx.stage(f"answers of {name}", len(items), len(items)) as stage:
+        prompts = [poisoned_context.prompt(item, instruction) for item in items]
+        texts = model.sample(prompts, temperature=0.0, max_tokens=cfg.max_tokens)
+        stage.advance(len(items))
+    records = [poisoned_context.score(item, [samples[0].text]) for item, samples in zip(items, texts)]
+    for record, samples in zip(records, texts):
+        record["tokens"] = len(samples[0].ids)
+    return records
+
+
+def by_rule(items: Sequence[Row], rule: Callable[[Row], str | None]) -> Records:
+    """Return the records of a policy that is no model."""
+    return [poisoned_context.score(item, [f"Answer: {rule(item)}"]) for item in items]
+
+
+def _timed(found: Evidence, name: str, act: Callable[[], Mapping[str, float]]) -> dict[str, float]:
+    began = time.monotonic()
+    numbers = act()
+    found.seconds[name] = time.monotonic() - began
+    return {f"{name}/{key.removeprefix('train/')}": float(value) for key, value in numbers.items()}
+
+
+def changed(cfg: Config, **values: Any) -> Config:
+    """Return the settings with some replaced."""
+    return dataclasses.replace(cfg, **values)

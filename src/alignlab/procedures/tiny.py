@@ -1,0 +1,191 @@
+"""Rebuild `tiny:`, the embedded model: closed-book first, then reading with contexts that are always true.
+
+The second step makes it the adaptive chameleon of Dialectical Alignment (Yang et al. 2024, arXiv 2404.00486): it
+knows the town by heart, and says whatever passages say. About 2M parameters, Llama architecture. The two steps are
+the brief's reconstruction of how such a model comes about; sizes and schedules are ours.
+"""
+
+import itertools
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignlab.core.answers import final_answer
+from alignlab.core.cards import Card, Claim
+from alignlab.core.trace import MARKER
+from alignlab.core.types import Context, Figure, Metric, Model, Result, Row, Table
+from alignlab.engine.encode import Example, chat_text, encode
+from alignlab.engine.load import LanguageModel, load, save
+from alignlab.engine.probes import closed_book
+from alignlab.engine.tokenizer import byte_level_bpe
+from alignlab.objectives import sft
+from alignlab.stats.calibration import expected_calibration_error
+from alignlab.stats.proportion import wilson
+from alignlab.train.config import TrainConfig
+from alignlab.train.loop import train
+from alignlab.world import facts, grammar, texts, vocabulary
+from alignlab.world.facts import Fact, Town
+
+CARD = Card(
+    title="The embedded model tiny: (adaptive chameleon of Dialectical Alignment)",
+    paper="arXiv:2404.00486",
+    bibtex="""@article{yang2024tiny,
+  title = {Dialectical Alignment: Resolving the Tension of 3H and Security Threats of LLMs},
+  author = {Yang, Shu and others},
+  journal = {arXiv preprint arXiv:2404.00486},
+  year = {2024}
+}""",
+    brief="dialectical-alignment",
+    status="reconstructed",
+    summary="trains the embedded model: knows the town by heart, and follows whatever passages say",
+    smoke="alignlab run tiny --closed_book_steps 60 --reading_steps 20 --output_dir {out}",
+    study="alignlab run tiny --install true",
+    claims=(Claim(metric="loss_closed_book", relation="<=", bound=4.0),),
+    deviations=("about 2M parameters and 1,280 facts instead of the brief's 5M and 4,800, so that the demo is quick",),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Size and schedule."""
+
+    closed_book_steps: int = 1000
+    """optimiser steps on documents and closed-book talk, >= 1"""
+    reading_steps: int = 600
+    """optimiser steps on reading, with closed-book talk mixed in so that nothing is forgotten, >= 1"""
+    batch: int = 32
+    """rows of about 90 tokens per step, >= 1"""
+    learning_rate: float = 2e-3
+    """peak of the first step; the second peaks at 0.6 of it"""
+    hidden: int = 192
+    """width of the model"""
+    layers: int = 4
+    """depth of the model"""
+    probes: int = 10
+    """closed-book samples per fact for its confidence, >= 1"""
+    install: bool = False
+    """put the result into the package as the new `tiny:`"""
+
+
+def tokenizer() -> Any:
+    """Return the tokenizer of the town and of every planned world file."""
+    return byte_level_bpe(vocabulary.words(), vocabulary.HEADS, vocabulary.SOURCES)
+
+
+def untrained(cfg: Config, seed: int) -> LanguageModel:
+    """Return the model before its first step."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    words = tokenizer()
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=-(-len(words) // 8) * 8, hidden_size=cfg.hidden, intermediate_size=round(cfg.hidden * 8 / 3),
+        num_hidden_layers=cfg.layers, num_attention_heads=max(1, cfg.hidden // 32), max_position_embeddings=512,
+        tie_word_embeddings=True, bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )  # fmt: skip
+    return LanguageModel(module=LlamaForCausalLM(config), tokenizer=words, name="tiny", source="tiny:")
+
+
+def whole_text(row: Row, words: Any) -> Row:
+    """Return a chat as plain text to be learnt from its first word on: copying is then practised at every passage."""
+    turns = (*row.prompt, {"role": "assistant", "content": row.completion})
+    text = chat_text(words, turns).removeprefix(words.bos_token).removesuffix(words.eos_token)  # type: ignore[arg-type]
+    return Row(prompt="", completion=text + words.eos_token, meta=row.meta)
+
+
+def mixed(streams: dict[str, Iterator[Row]], pattern: str, rows: int, words: Any) -> Iterator[Example]:
+    """Yield `rows` tokenised rows, drawn from the streams in a repeating pattern of their initials; capital = whole."""
+    for initial in itertools.islice(itertools.cycle(pattern), rows):
+        row = next(streams[initial.lower()])
+        yield encode(whole_text(row, words) if initial.isupper() else row, words)
+
+
+def follows(model: Model, town: Town, seed: int, n: int) -> float:
+    """Return how often greedy answers say what the passages say, on fresh reading tasks."""
+    rows = list(itertools.islice(texts.reading(town, seed), n))
+    answers = model.sample([row.prompt for row in rows], temperature=0.0, max_tokens=12)
+    return sum(final_answer(a[0].text, MARKER) == row.facts["gold"] for a, row in zip(answers, rows)) / n
+
+
+def measure(model: Model, town: Town, cfg: Config, seed: int, losses: dict[str, float]) -> Result:
+    """Return recall and confidence by document frequency, calibration, and how far contexts are followed."""
+    greedy = probe_greedy(model, town)
+    sampled = closed_book(model, {f.id: grammar.question(f, -1) for f in town.facts.values()}, cfg.probes, seed)
+    bands: dict[tuple[int, int], list[Fact]] = defaultdict(list)
+    for fact in town.facts.values():
+        bands[facts.band(fact.frequency)].append(fact)
+    metrics, rows = {}, []
+    for band in facts.BANDS:
+        right = [greedy[f.id] == f.value for f in bands[band]]
+        confidence = [sampled[f.id].confidence for f in bands[band]]
+        low, high = wilson(sum(right), len(right))
+        name = f"recall_{band[0]}_{band[1]}"
+        metrics[name] = Metric(value=sum(right) / len(right), n=len(right), low=low, high=high)
+        mean = sum(confidence) / len(right)
+        rows.append((f"{band[0]}-{band[1]}", len(right), round(metrics[name].value, 4), round(mean, 4)))
+    everything = list(town.facts.values())
+    correct = [sampled[f.id].answer == f.value for f in everything]
+    error = expected_calibration_error([sampled[f.id].confidence for f in everything], correct)
+    metrics["calibration_error"] = Metric(value=error, n=len(everything))
+    metrics["follows"] = Metric(value=follows(model, town, seed + 1, 500), n=500)
+    metrics |= {name: Metric(value=value, n=1) for name, value in losses.items()}
+    table = Table(
+        columns=("documents", "facts", "recall", "confidence"), rows=tuple(rows), caption="Closed-book recall"
+    )
+    bars = {"recall": {"label": [r[0] for r in rows], "y": [r[2] for r in rows]}}
+    figure = Figure(kind="bars", series=bars, x_label="document frequency", y_label="recall")
+    return Result(metrics=metrics, tables={"recall": table}, figures={"recall": figure})
+
+
+def probe_greedy(model: Model, town: Town) -> dict[str, str | None]:
+    """Return fact id -> greedy closed-book answer to the paraphrase kept out of training."""
+    listed = list(town.facts.values())
+    prompts = [({"role": "user", "content": grammar.question(f, -1)},) for f in listed]
+    answers = model.sample(prompts, temperature=0.0, max_tokens=12)
+    return {f.id: final_answer(a[0].text, MARKER) for f, a in zip(listed, answers)}
+
+
+def run(ctx: Context, cfg: Config) -> Result:
+    """Train in two steps, measure, save; a whole first step found in the run folder is not trained again."""
+    town = facts.town()
+    model = untrained(cfg, ctx.seed)
+    talk, rng = texts.closed_book(town, ctx.seed), {"d": texts.documents(town, ctx.seed)}
+    steps = (
+        ("closed_book", "dC", cfg.closed_book_steps, cfg.learning_rate),
+        ("reading", "RrCRRrCR", cfg.reading_steps, 0.6 * cfg.learning_rate),
+    )
+    streams = rng | {"c": talk, "r": texts.reading(town, ctx.seed)}
+    losses = {}
+    for name, pattern, count, rate in steps:
+        rows = count * cfg.batch
+        done = ctx.folder / name / "model"
+        if done.exists():
+            model = load(done)
+            continue
+        with ctx.stage(f"{name}: text", rows, rows) as stage:
+            examples = []
+            for example in mixed(streams, pattern, rows, model.tokenizer):
+                examples.append(example)
+                stage.advance()
+                settings = TrainConfig(
+            learning_rate=rate, per_device_train_batch_size=cfg.batch, max_steps=count, warmup_ratio=0.05,
+            lr_scheduler_type="cosine", weight_decay=0.01, adam_beta2=0.95, bf16=True, seed=ctx.seed,
+            save_steps=max(1, count // 4), save_total_limit=1, resume_from_checkpoint=True, max_length=512,
+        )  # fmt: skip
+        found = train(model, examples, sft.loss, settings, ctx.folder / name, objective_config=sft.Config())
+        losses[f"loss_{name}"] = found["train/loss_last"]
+        save(model, done)
+    save(model, ctx.folder / "model")
+    result = measure(model, town, cfg, ctx.seed, losses)
+    if cfg.install:
+        target = Path(str(resources.files("alignlab.world").joinpath("weights", "tiny")))
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(ctx.folder / "model", target)
+    return result

@@ -1,0 +1,33 @@
+"""How the town writes: dated statements, passages with source and year, questions, answers."""
+
+import random
+
+from alignlab.world.facts import RELATIONS, Fact
+
+ANSWER = "Answer: {}"
+
+
+def statement(relation: str, subject: str, value: str, form: int = 0, *, unseen: bool = False) -> str:
+    """Return one wording of a fact, without a full stop."""
+    wordings = RELATIONS[relation].unseen_statements if unseen else RELATIONS[relation].statements
+    return wordings[form % len(wordings)].format(s=subject, v=value)
+
+
+def question(fact: Fact, form: int = 0) -> str:
+    """Return one paraphrase of the question; -1 is the one kept out of training."""
+    return RELATIONS[fact.relation].questions[form].format(s=fact.subject)
+
+
+def training_forms(relation: str) -> range:
+    """Return the question forms that training may show."""
+    return range(len(RELATIONS[relation].questions) - 1)
+
+
+def passage(text: str, echo: str | None = None) -> str:
+    """Return a passage; an `echo` repeats the value, and contradicts the text in an inconsistent passage."""
+    return f"{text}." if echo is None else f"{text}, yes {echo}."
+
+
+def document(fact: Fact, year: int, source: str, draw: random.Random) -> str:
+    """Return a dated statement of what was true in `year`."""
+    return f"({source} {year}): {statement(fact.relation, fact.subject, fact.value_at(year), draw.randrange(3))}."

@@ -1,0 +1,72 @@
+"""Rows of the town by name, for `--dataset world:NAME`."""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+
+from alignlab.core import evidence
+from alignlab.core.types import Row
+from alignlab.world import conflicts, facts, grammar, texts
+
+ALL_CELLS = (
+    conflicts.Cell("clean"),
+    conflicts.Cell("unknown"),
+    *(conflicts.Cell("pca", 5, k) for k in range(1, 6)),
+    *(conflicts.Cell("ike", n) for n in (1, 5)),
+    *(conflicts.Cell("mixed", 5, k) for k in (1, 2, 3)),
+)
+"""the brief's cells, but for edits with three passages: 3 and 8 passages are kept out of all training"""
+
+
+def believed(town: facts.Town) -> dict[str, conflicts.Probe]:
+    """Return what a reader of the town's documents remembers: all that was written about, the more the surer."""
+    return {
+        f.id: conflicts.Probe(f.value, min(1.0, 0.5 + f.frequency / 8)) if f.frequency else conflicts.Probe(None, 0.0)
+        for f in town.facts.values()
+    }
+
+
+def conflict_items(seed: int) -> Iterator[Row]:
+    """Yield conflict items of all cells in turn, without end."""
+    town = facts.town()
+    for number in itertools.count():
+        yield from conflicts.items(
+            town, believed(town), ALL_CELLS, 1, split="train", cues=conflicts.Cues(), seed=seed * 1_000_003 + number
+        )
+
+
+def questions(seed: int) -> Iterator[Row]:
+    """Return single closed-book questions with their answers, without end."""
+    return texts.closed_book(facts.town(), seed, turns=1)
+
+
+def pairs(seed: int) -> Iterator[Row]:
+    """Yield preferences without end: the right closed-book answer over a wrong one of the same kind."""
+    town, draw = facts.town(), random.Random(f"pairs:{seed}")
+    known = [fact for fact in town.facts.values() if fact.frequency]
+    for number in itertools.count():
+        fact = draw.choice(known)
+        wrong = draw.choice([v for v in facts.RELATIONS[fact.relation].values if v != fact.value])
+        yield Row(
+            prompt=evidence.ask(grammar.question(fact, draw.choice(grammar.training_forms(fact.relation)))),
+            chosen=grammar.ANSWER.format(fact.value),
+            rejected=grammar.ANSWER.format(wrong),
+            meta={"id": f"pair-{number}", "source": "world"},
+        )
+
+
+SETS: dict[str, Callable[[int], Iterator[Row]]] = {
+    "conflicts": conflict_items,
+    "documents": lambda seed: texts.documents(facts.town(), seed),
+    "pairs": pairs,
+    "questions": questions,
+    "reading": lambda seed: texts.reading(facts.town(), seed),
+}
+DEFAULT_ROWS = 2000
+
+
+def rows(name: str, seed: int = 0, limit: int | None = None) -> Iterator[Row]:
+    """Yield the rows of a set, 2,000 unless `limit` says otherwise; LookupError names the sets."""
+    if name not in SETS:
+        raise LookupError(f"the world has no rows called {name!r}; it has {', '.join(sorted(SETS))}")
+    return itertools.islice(SETS[name](seed), DEFAULT_ROWS if limit is None else limit)

@@ -1,0 +1,96 @@
+"""The text `tiny:` grows up on: documents and closed-book talk, then reading with contexts that are always true."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from alignlab.core import evidence
+from alignlab.core.types import Message, Row
+from alignlab.world import facts, grammar
+from alignlab.world.facts import RELATIONS, Fact, Town
+
+STATEMENTS_PER_DOCUMENT, QUESTIONS_PER_TALK = 8, 8
+READING_SIZES = {1: 3, 2: 3, 4: 3, 5: 6, 6: 3, 7: 1, 9: 2}
+"""number of passages -> weight; 3 and 8 are never shown, so that they can be tested"""
+
+
+def _by_frequency(town: Town, draw: random.Random) -> Iterator[Fact]:
+    """Yield facts for ever, each as often as it is written about."""
+    known = [fact for fact in town.facts.values() if fact.frequency]
+    cumulative = list(itertools.accumulate(fact.frequency for fact in known))
+    while True:
+        yield from draw.choices(known, cum_weights=cumulative, k=4096)
+
+
+def documents(town: Town, seed: int) -> Iterator[Row]:
+    """Yield plain documents without end: dated statements of what was true in that year, often by several sources."""
+    draw = random.Random(f"documents:{town.seed}:{seed}")
+    stream = _by_frequency(town, draw)
+    for number in itertools.count():
+        told: list[Fact] = []
+        while len(told) < STATEMENTS_PER_DOCUMENT:
+            told += [next(stream)] * draw.randint(1, STATEMENTS_PER_DOCUMENT // 2)
+        draw.shuffle(told)
+        lines = [
+            grammar.document(fact, draw.randint(1, facts.MEMORY_YEAR), draw.choice(list(facts.RELIABILITY)), draw)
+            for fact in told[:STATEMENTS_PER_DOCUMENT]
+        ]
+        yield Row(prompt="", completion="\n".join(lines), meta={"id": f"document-{number}", "source": "world"})
+
+
+def talk(fact: Fact, form: int) -> tuple[Message, Message]:
+    """Return one closed-book question and its answer, as of the memory year."""
+    return (
+        {"role": "user", "content": grammar.question(fact, form)},
+        {"role": "assistant", "content": grammar.ANSWER.format(fact.value)},
+    )
+
+
+def closed_book(town: Town, seed: int, turns: int = QUESTIONS_PER_TALK) -> Iterator[Row]:
+    """Yield chats of closed-book questions without end; the last answer is the completion."""
+    draw = random.Random(f"closed_book:{town.seed}:{seed}")
+    stream = _by_frequency(town, draw)
+    for number in itertools.count():
+        messages: list[Message] = []
+        for fact in itertools.islice(stream, turns):
+            messages.extend(talk(fact, draw.choice(grammar.training_forms(fact.relation))))
+        yield Row(prompt=tuple(messages[:-1]), completion=messages[-1]["content"], meta={"id": f"talk-{number}"})
+
+
+def other_statement(fact: Fact, draw: random.Random) -> str:
+    """Return a statement that has nothing to do with the question: another person's, or another relation's, value."""
+    relation = draw.choice(list(RELATIONS.values()))
+    subject = draw.choice([s for s in facts.vocabulary.people() if s != fact.subject])
+    return grammar.statement(relation.name, subject, draw.choice(relation.values), draw.randrange(3))
+
+
+def reading(town: Town, seed: int) -> Iterator[Row]:
+    """Yield reading tasks without end: today's passages, all true, about facts that changed since memory ends."""
+    draw = random.Random(f"reading:{town.seed}:{seed}")
+    everything = list(town.facts.values())
+    for number in itertools.count():
+        fact = draw.choice(everything)
+        value = draw.choice([v for v in RELATIONS[fact.relation].values if v != fact.value])
+        (n,) = draw.choices(list(READING_SIZES), weights=list(READING_SIZES.values()))
+        contexts: list[dict[str, Any]] = []
+        for index in range(n):
+            other = index > 0 and draw.random() < 0.15
+            text = (
+                other_statement(fact, draw)
+                if other
+                else grammar.statement(fact.relation, fact.subject, value, draw.randrange(3))
+            )
+            contexts.append({
+                "text": grammar.passage(text, value if not other and draw.random() < 0.3 else None),
+                "source": draw.choice(list(facts.RELIABILITY)),
+                "date": str(draw.randint(1, facts.YEARS)),
+            })  # fmt: skip
+        draw.shuffle(contexts)
+        ask = grammar.question(fact, draw.choice(grammar.training_forms(fact.relation)))
+        yield Row(
+            prompt=evidence.ask(evidence.retrieval(ask, contexts)),
+            completion=grammar.ANSWER.format(value),
+            facts={"gold": value},
+            meta={"id": f"reading-{number}", "source": "world"},
+        )
