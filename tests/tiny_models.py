@@ -52,7 +52,7 @@ def make_tokenizer(template: str | None = TEMPLATE, size: int = 320) -> PreTrain
     return tokenizer
 
 
-def make_module(architecture: str, vocabulary: int, *, positions: int = 256, seed: int = 0, scale: float = 4.0):
+def make_module(architecture: str, vocabulary: int, *, positions: int = 256, seed: int = 0, scale: float = 10.0):
     """A random model in evaluation mode; `scale` widens the weights so that its distributions are far from uniform."""
     torch.manual_seed(seed)
     common = dict(vocab_size=vocabulary, bos_token_id=None, eos_token_id=1, pad_token_id=0)
@@ -63,7 +63,10 @@ def make_module(architecture: str, vocabulary: int, *, positions: int = 256, see
     configs = {
         "llama": lambda: LlamaConfig(**sizes),
         "qwen3": lambda: Qwen3Config(**sizes, tie_word_embeddings=True),
-        "gpt2": lambda: GPT2Config(n_embd=48, n_layer=2, n_head=4, n_positions=positions, **common),
+        "gpt2": lambda: GPT2Config(
+            n_embd=48, n_layer=2, n_head=4, n_positions=positions, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+            **common,
+        ),
         "gemma2": lambda: Gemma2Config(
             **sizes, final_logit_softcapping=5.0, attn_logit_softcapping=20.0, sliding_window=16,
             layer_types=["sliding_attention", "full_attention"],

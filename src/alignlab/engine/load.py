@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from alignlab.core import files
@@ -34,7 +35,7 @@ class Lora:
 
     r: int = 16
     """rank, at least 1"""
-    alpha: float = 32
+    alpha: float | int = 32
     """scale numerator"""
     dropout: float = 0.0
     """on the adapter's input, in [0, 1)"""
@@ -167,7 +168,7 @@ def _base_of(folder: Path, spec: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' own progress bars for weights off the terminal; downloads keep theirs."""
+    """Keep transformers' progress bars for shards of weights off the terminal; downloads keep theirs."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -191,7 +192,7 @@ def _pretrained(spec, where, dtype, device, revision, trust_remote_code) -> tupl
                 use_safetensors=True, output_loading_info=True,
                 **({} if chosen.type == "cpu" else {"device_map": {"": chosen}}),
             )  # fmt: skip
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         folder = Path(spec).expanduser()
         tried = f"the folder {where}" if Path(where).is_dir() else (
             f"a folder {folder.absolute()} (not there), then {spec!r}"
@@ -255,7 +256,7 @@ def _put_on(model: LanguageModel, adapter: str) -> None:
         model.module = PeftModel.from_pretrained(
             model.module, str(folder) if folder.is_dir() else adapter, is_trainable=True, use_safetensors=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise LoadError(f"cannot put adapter {adapter!r} on {model.source!r}: {str(error).splitlines()[0]}") from error
 
 
@@ -279,7 +280,7 @@ def save(model: LanguageModel, folder: str | os.PathLike[str]) -> None:
     """
     from peft import PeftModel
 
-    with files.replacing_folder(folder) as beside:
+    with files.replacing_folder(folder) as beside, _quiet():
         model.module.save_pretrained(beside)
         model.tokenizer.save_pretrained(beside)
         if isinstance(model.module, PeftModel):

@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer
 
 from alignlab.core.types import Prompt, Sample
 from alignlab.engine.encode import end_of_turn, prompt_ids
-from alignlab.engine.score import context_length, evaluating, unwrap
+from alignlab.engine.score import batch_size_in_tokens, context_length, evaluating, unwrap
 
 Processor = Callable[[Tensor, Tensor], Tensor]
 """(ids [B, S], logits [B, V]) -> logits [B, V]: a function of the prefix alone, since rows come and go"""
@@ -79,10 +79,10 @@ def sample(
     *,
     n: int = 1,
     seed: int = 0,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     max_tokens: int = 256,
     stop: Sequence[str] = (),
-    batch_tokens: int = 16384,
+    batch_tokens: int | None = None,
     processors: Sequence[Processor] = (),
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Sample]]:
@@ -97,7 +97,8 @@ def sample(
         temperature: divides the logits; 0 takes the likeliest token.
         max_tokens: at most this many new tokens, fewer where the model's context ends.
         stop: the text ends before the first of these strings.
-        batch_tokens: upper bound on rows times prompt tokens per batch; lower it when memory runs out.
+        batch_tokens: tokens per batch, about (prompt + 32) * rows; None for `batch_size_in_tokens`. Lower it when
+            memory runs out.
         processors: applied to the logits after the temperature; each a function of the prefix alone (its padding,
             on the left, is the tokenizer's pad token).
         progress: called with the number of prompts just finished.
@@ -121,11 +122,12 @@ def sample(
     firsts = _first_draws(encoded, n)
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     answers: list[list[Sample]] = [[] for _ in encoded]
+    size = batch_size_in_tokens(model.device) if batch_tokens is None else batch_tokens
     start = 0
     with torch.no_grad(), evaluating(model.module):
         while start < len(order):
             longest = len(encoded[order[start]])
-            chosen = order[start : start + max(1, batch_tokens // ((longest + 32) * n))]
+            chosen = order[start : start + max(1, size // ((longest + 32) * n))]
             room = max_tokens if limit is None else min(max_tokens, limit - longest)
             found = run.batch([encoded[i] for i in chosen], [firsts[i] for i in chosen], room)
             for i, samples in zip(chosen, found):
