@@ -10,7 +10,7 @@ import yaml
 import alignlab.evals
 import alignlab.pipelines
 import alignlab.procedures
-from alignlab.cli import actions, runs, training
+from alignlab.cli import actions, training
 from alignlab.cli.context import RunContext
 from alignlab.cli.main import main
 from alignlab.core.cards import Card, Claim
@@ -66,7 +66,6 @@ def method(monkeypatch):
             seed: int = 3
             """seed"""
 
-        Config.__module__ = module.__name__
         module.CARD = Card(
             title="Made up", paper="2305.18290", bibtex="@misc{a}", brief="b", status="faithful", summary="s",
             smoke="alignlab run x --output_dir {out}", claims=(Claim(metric="m", relation=">", bound=0.0),),
@@ -245,10 +244,6 @@ def test_an_eval_shows_trivial_policies_beside_the_model(here, folder, method):
     assert rows["always yes"] == 1
     assert rows["always no"] == 0
     assert rows["measured"] == found["metrics"]["yes"]
-
-
-def test_plain_values_can_be_yaml():
-    assert yaml.safe_dump(runs.plain_values({"a": (1, 2), "b": {"c": None}, "d": {3}}))
 
 
 @pytest.mark.parametrize(

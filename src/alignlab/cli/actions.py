@@ -182,7 +182,7 @@ def eval(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resul
     with ctx.stage(module.__name__.rpartition(".")[2], len(items), len(items)) as stage:
         records = local.play(module, cfg, items, answerer, stage.advance)
         stage.rows_out = len(records)
-    write_lines(ctx, "samples.jsonl", records)
+    ctx.samples = records
     result: Result = module.aggregate(records)
     if not hasattr(module, "baselines"):
         return result
@@ -247,7 +247,7 @@ def steer(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resu
         for prompt, befores, afters in zip(prompts, plain, steered, strict=True)
         for before, after in zip(befores, afters, strict=True)
     ]
-    write_lines(ctx, "samples.jsonl", samples)
+    ctx.samples = samples
     changed = sum(s["plain"] != s["steered"] for s in samples) / len(samples)
     return Result(metrics={"changed": Metric(value=changed, n=len(samples))}, samples=tuple(samples[:20]))
 

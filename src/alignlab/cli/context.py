@@ -4,23 +4,19 @@ import contextlib
 import io
 import logging
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from alignlab.cli import options
+from alignlab.core.answers import readable
+from alignlab.report.text import redact
 
 LINE_EVERY = 1.0
 """seconds between progress lines where there is no terminal"""
-
-
-def plain(text: str) -> str:
-    """Return text with terminal control characters shown harmlessly; newlines and tabs stay."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def is_first_rank() -> bool:
@@ -85,6 +81,8 @@ class RunContext:
             raise ValueError(f"--limit: expected a whole number of at least 1, got {limit}")
         self.folder, self.seed, self.model, self.dataset, self.limit = folder, seed, model, dataset, limit
         self.stages: list[Stage] = []
+        self.samples: Sequence[Mapping[str, Any]] | None = None
+        """every sample, where they are more than the result shows"""
         self._endpoints: dict[str, Any] = {}
         self.specs = dict(endpoints or {})
         self._stream: TextIO = stream or (sys.stderr if is_first_rank() else io.StringIO())
@@ -126,7 +124,7 @@ class RunContext:
 
     def say(self, line: str) -> None:
         """Print one line for the reader and keep it in run.log, which only its owner may read."""
-        line = plain(line)
+        line = redact(readable(line))
         print(line, file=self._stream, flush=True)
         if not is_first_rank():
             return
@@ -152,7 +150,7 @@ class RunContext:
         )
         console = Console(file=self._stream)
         with progress.Progress(*columns, console=console, transient=True) as bars:
-            task = bars.add_task(plain(stage.name), total=stage.total)
+            task = bars.add_task(readable(stage.name), total=stage.total)
             stage.show = lambda n: bars.advance(task, n)
             yield
 
@@ -168,7 +166,7 @@ class RunContext:
             last, elapsed = now, now - began
             left = f", {clock(elapsed * (stage.total / stage.done - 1))} left" if stage.total and stage.done else ""
             of = f"/{stage.total:,}" if stage.total else ""
-            print(f"{plain(stage.name)}: {stage.done:,}{of}, {clock(elapsed)}{left}", file=self._stream, flush=True)
+            print(f"{readable(stage.name)}: {stage.done:,}{of}, {clock(elapsed)}{left}", file=self._stream, flush=True)
 
         stage.show = show
         yield

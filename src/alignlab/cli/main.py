@@ -64,36 +64,31 @@ def dispatch(words: Sequence[str]) -> int:
 def is_ours(error: BaseException) -> bool:
     """Whether an error is a message to the user rather than a fault of the program.
 
-    The system's own errors (no such file, disk full) are; ValueError and LookupError are where our code raised them
-    with a sentence, so that a KeyError from a slip of ours still shows its traceback.
+    The system's own errors (no such file, disk full) are; others are where a `raise` of ours gave them a sentence, so
+    that a KeyError from a slip of ours still shows its traceback.
     """
     if isinstance(error, OSError):
         return True
     if "No space left on device" in str(error):  # libraries wrap it in types of their own
         return True
-    if not isinstance(error, (ValueError, LookupError, ImportError)) and not _raised_here(
-        error.__traceback__, raised=True
-    ):
-        return False
     return _raised_here(error.__traceback__) and " " in str(error.args[0] if error.args else "")
 
 
-def _raised_here(trace: TracebackType | None, *, raised: bool = False) -> bool:
-    """Whether the last frame is in this package (and, if `raised`, stands on a raise statement)."""
+def _raised_here(trace: TracebackType | None) -> bool:
+    """Whether the last frame is in this package and stands on a raise statement."""
     if trace is None:
         return False
     last = traceback.extract_tb(trace)[-1]
-    inside = Path(last.filename).is_relative_to(HOME)
-    return inside and (not raised or (last.line or "").startswith("raise "))
+    return Path(last.filename).is_relative_to(HOME) and (last.line or "").startswith("raise ")
 
 
 def report(error: Exception) -> int:
     """Print an error for the user and return the exit code."""
-    from alignlab.cli.context import plain
+    from alignlab.core.answers import readable
 
     if is_ours(error):
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"alignlab: error: {plain(str(text))}", file=sys.stderr)
+        print(f"alignlab: error: {readable(str(text))}", file=sys.stderr)
         return MISUSED
     traceback.print_exception(error)
     print(f"alignlab: this is a fault in alignlab, not in your command: {type(error).__name__}", file=sys.stderr)

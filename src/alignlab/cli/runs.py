@@ -1,6 +1,5 @@
 """Verbs that run a method: settle its flags, hand it to the family's action, write the run folder."""
 
-import dataclasses
 import importlib
 import shlex
 import sys
@@ -11,9 +10,11 @@ from types import ModuleType
 from typing import Any
 
 from alignlab.cli import flags, options, verbs
-from alignlab.cli.context import RunContext, is_first_rank, plain, private_logs, roles
+from alignlab.cli.context import RunContext, is_first_rank, private_logs, roles
+from alignlab.core.answers import readable
 from alignlab.core.find import find
 from alignlab.core.types import Result
+from alignlab.report.text import plain, redact
 
 NO_MODEL, NOTHING_READ = frozenset({"model"}), frozenset({"model", "dataset", "limit"})
 SHARED: dict[str, tuple[flags.Group, ...]] = {
@@ -79,7 +80,7 @@ def run(verb: str, name: str, argv: Sequence[str]) -> int:
         import yaml
 
         print(f"# {prog}, resolved; nothing was run")
-        print(yaml.safe_dump(plain_values(values), sort_keys=False, allow_unicode=True), end="")
+        print(redact(yaml.safe_dump(plain(values), sort_keys=False, allow_unicode=True)), end="")
         return 0
     private_logs()
     ctx = context(values)
@@ -103,21 +104,6 @@ def context(values: dict[str, Any]) -> RunContext:
     )
 
 
-def plain_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as YAML can hold them."""
-
-    def simple(value: Any) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return simple(dataclasses.asdict(value))
-        if isinstance(value, (list, tuple, set, frozenset)):
-            return [simple(item) for item in value]
-        if isinstance(value, dict):
-            return {str(key): simple(item) for key, item in value.items()}
-        return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-    return {key: simple(value) for key, value in values.items()}
-
-
 def write(
     result: Result, module: ModuleType, ctx: RunContext, values: dict[str, Any], command: str, began: float
 ) -> None:
@@ -128,15 +114,18 @@ def write(
         ctx.folder,
         result,
         card=module.CARD,
-        config=plain_values(values),
+        config=values,
         seed=ctx.seed,
         command=command,
         seconds=time.monotonic() - began,
+        name=module.__name__.removeprefix("alignlab.").replace(".", "/"),
+        cost={stage.name: f"{stage.seconds:.1f} s" for stage in ctx.stages},
+        samples=ctx.samples,
     )
     width = max((len(name) for name in result.metrics), default=0) + 2
     for name, metric in result.metrics.items():
         interval = "" if metric.low is None or metric.high is None else f"  [{metric.low:.4g}, {metric.high:.4g}]"
-        print(f"{plain(name):<{width}}{metric.value:.4g}{interval}  n={metric.n}")
+        print(f"{readable(name):<{width}}{metric.value:.4g}{interval}  n={metric.n}")
     for note in result.notes:
-        print(f"note: {plain(note)}")
+        print(f"note: {readable(note)}")
     print(f"{ctx.folder}/report.html")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignlab.cli import about, flags, options
-from alignlab.cli.context import plain, private_logs
+from alignlab.cli.context import private_logs
+from alignlab.core.answers import readable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ def sample(argv: Sequence[str]) -> int:
             record = {"text": found.text, "stop": found.stop, "logp": sum(found.logp), "tokens": len(found.ids)}
             print(json.dumps(record | {"model": model.identity}, ensure_ascii=True))
         else:
-            print(plain(found.text))
+            print(readable(found.text))
     return 0
 
 
@@ -96,4 +97,4 @@ def chat(argv: Sequence[str]) -> int:
         messages.append({"role": "user", "content": words})
         answer = model.sample([tuple(messages)], **drawn)[0][0].text
         messages.append({"role": "assistant", "content": answer})
-        print(plain(answer), flush=True)
+        print(readable(answer), flush=True)
