@@ -234,12 +234,12 @@ class TestTrouble:
         message = str(failure.value)
         assert len(server.seen) == 4
         assert all(part in message for part in ["openai:town-model", server.url, "gave up after 4 attempts", *says])
-        assert "run again" in message
+        assert "Run again" in message
         assert "\x1b" not in message
 
     @pytest.mark.parametrize(
         ("status", "says"),
-        [(401, "OPENAI_API_KEY"), (404, "/v1"), (400, "prompt too long"), (422, "parameter"), (307, "redirects")],
+        [(401, "OPENAI_API_KEY"), (404, "/v1"), (400, "prompt too long"), (422, "parameter"), (307, "Redirects")],
     )
     def test_final_refusals_are_reported_at_once(self, tmp_path, status, says):
         script = lambda n, b: (status, {"error": {"message": "server's words"}}, {"Location": "http://127.0.0.1:9/"})  # noqa: E731

@@ -218,4 +218,5 @@ class ChatApi:
         return shown(str(text)) or "no explanation"
 
     def _message(self, problem: str, advice: str) -> str:
-        return f"{self.name} at {self.base_url}: {problem}. {advice.format(key=self.api_key_env)}"
+        advice = advice.format(key=self.api_key_env)
+        return f"{self.name} at {self.base_url}: {problem}. {advice[0].upper()}{advice[1:]}"
