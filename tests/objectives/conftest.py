@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+
 from alignlab.core.types import Groups, Pairs, View
 
 

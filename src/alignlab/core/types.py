@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -124,6 +124,7 @@ class Sample:
     """0 where an endpoint does not say"""
 
 
+@runtime_checkable
 class Endpoint(Protocol):
     """Anything that answers chats: `world:`, `hf:`, `replay:` or a provider. Answers come in the order asked."""
 
@@ -136,6 +137,7 @@ class Endpoint(Protocol):
         ...
 
 
+@runtime_checkable
 class Model(Protocol):
     """What every method signature takes; composites (mixtures, contrastive contexts, steered models) show the same face."""
 
@@ -237,6 +239,7 @@ class Result:
     """shown side by side in the report; the full set is in samples.jsonl"""
 
 
+@runtime_checkable
 class Context(Protocol):
     """What a procedure is handed: where to write, what to ask, how to train."""
 

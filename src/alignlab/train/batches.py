@@ -181,3 +181,18 @@ def without_dropout(module: nn.Module) -> Iterator[None]:
     finally:
         for part, key, value in before:
             setattr(part, key, value)
+
+
+@contextlib.contextmanager
+def recomputing(module: nn.Module) -> Iterator[None]:
+    """Let the backward pass recompute activations instead of keeping them; afterwards the model keeps them again."""
+    # transformers renamed the pair within version 5
+    new = hasattr(module, "activation_checkpointing_enable")
+    if new:
+        module.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        module.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        (module.activation_checkpointing_disable if new else module.gradient_checkpointing_disable)()

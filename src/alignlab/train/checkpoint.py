@@ -182,5 +182,8 @@ def prune(output_dir: Path, keep: int | None) -> None:
 
 def sweep(output_dir: Path) -> None:
     """Delete what killed runs left half-written."""
-    for folder in output_dir.glob(".checkpoint-*.partial"):
-        shutil.rmtree(folder, ignore_errors=True)
+    for left in (*output_dir.glob(".*checkpoint-*.partial"), *output_dir.glob(".metrics.jsonl.*.partial")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)

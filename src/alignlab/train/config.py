@@ -10,6 +10,12 @@ from typing import Literal
 
 import numpy as np
 
+FREE = {
+    "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "logging_steps",
+    "eval_steps", "save_steps", "save_total_limit", "report_to", "resume_from_checkpoint", "use_cpu", "max_length",
+}  # fmt: skip
+"""settings that may differ when a run goes on; the rows per optimiser step may not, nor what else changes a step"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:

@@ -19,18 +19,13 @@ from torch import Tensor, nn
 from alignlab.engine.encode import Example
 from alignlab.engine.load import LanguageModel
 from alignlab.train import batches, checkpoint
-from alignlab.train.config import TrainConfig, items_of_step, learning_rate, steps_per_epoch, total_steps
+from alignlab.train.config import FREE, TrainConfig, items_of_step, learning_rate, steps_per_epoch, total_steps
 from alignlab.train.log import Log, Meter, check_tracker
 from alignlab.train.step import Loss, Stepper
 
 __all__ = ["Interrupted", "TrainConfig", "train"]
 
 OnStep = Callable[[int, Mapping[str, float]], None]
-FREE = {
-    "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "logging_steps",
-    "eval_steps", "save_steps", "save_total_limit", "report_to", "resume_from_checkpoint", "use_cpu", "max_length",
-}  # fmt: skip
-"""settings that may differ when a run goes on; the rows per optimiser step may not, nor what else changes a step"""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -84,7 +79,11 @@ def train(
     check_tracker(cfg.report_to)
     run = Run(model, examples, loss, cfg, Path(output_dir), objective_config, stats, eval_examples)
     try:
-        with batches.without_dropout(model.module) if cfg.disable_dropout else contextlib.nullcontext():
+        with contextlib.ExitStack() as during:
+            if cfg.disable_dropout:
+                during.enter_context(batches.without_dropout(model.module))
+            if cfg.gradient_checkpointing:
+                during.enter_context(batches.recomputing(model.module))
             return run.train(reference, on_step)
     except KeyboardInterrupt as stop:
         last = checkpoint.newest(run.folder)
@@ -134,8 +133,6 @@ class Run:
             if parameter.dtype in (torch.bfloat16, torch.float16):
                 # AdamW's small steps vanish in 8 bits of mantissa; autocast computes in bfloat16 all the same
                 parameter.data = parameter.data.float()
-        if self.cfg.gradient_checkpointing:
-            self.model.module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         matrices, others = ([p for p in self.parameters if (p.ndim >= 2) == wanted] for wanted in (True, False))
         decayed = ((matrices, self.cfg.weight_decay), (others, 0.0))
         return torch.optim.AdamW(
@@ -201,6 +198,8 @@ class Run:
                 "grad_norm": norm.item(), "learning_rate": learning_rate(self.cfg, self.step - 1, self.total),
                 "num_tokens": self.done["tokens"],
             }  # fmt: skip
+            if self.done["omitted_terms"]:
+                record["omitted_terms"] = self.done["omitted_terms"]
             self._finite(record)
             self.done["loss"] += record["loss"] * steps
             self.metrics |= {f"train/{name}": value for name, value in record.items() if name != "loss"}
@@ -236,10 +235,8 @@ class Run:
             return {}, {}
         rows, found = len(self.examples), []
         visited = {i for step in range(self.total) for i in items_of_step(step, rows, self.batch, self.cfg.seed)}
-        for examples, wanted in (
-            (self.examples, sorted(visited)),
-            (self.eval_examples, range(len(self.eval_examples))),
-        ):
+        held_out = range(len(self.eval_examples))
+        for examples, wanted in ((self.examples, sorted(visited)), (self.eval_examples, held_out)):
             move = self.log.bar("reference", -(-len(wanted) // batches.REFERENCE_BATCH))
             found.append(self.stepper.references(reference, examples, wanted, move) if wanted else {})
         return found[0], found[1]
@@ -294,11 +291,9 @@ class Run:
         self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """Give back what the run holds: bars, trackers, recomputation of activations."""
+        """Give back what the run holds: bars and trackers; the model is back in evaluation mode."""
         if self.log is not None:
             self.log.close()
-        if self.cfg.gradient_checkpointing:
-            self.model.module.gradient_checkpointing_disable()
         self.model.module.eval()
 
 
