@@ -122,6 +122,11 @@ def test_draws_of_tokens_follow_quantiles_and_skip_impossible_tokens():
     assert logp.tolist() == pytest.approx([math.log(p) for p in (0.25, 0.25, 0.5, 0.5, 0.25, 0.25)])
 
 
+def test_a_token_of_probability_zero_is_not_drawn_at_the_border():
+    tokens, _ = draw_tokens(torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0]]), torch.zeros(1, dtype=torch.float64))
+    assert tokens.tolist() == [1]
+
+
 def test_random_numbers_depend_on_seed_prompt_and_draw():
     base = uniforms(0, [1, 2], 0, 4).tolist()
     assert base == uniforms(0, [1, 2], 0, 9).tolist()[:4]

@@ -107,7 +107,7 @@ def end_of_turn(tokenizer: Any, *, chat: bool = True) -> int:
 
     Raises ValueError for a tokenizer with neither.
     """
-    token = _template_end(tokenizer, tokenizer.chat_template) if chat and tokenizer.chat_template else None
+    token = _template_end(tokenizer, repr(tokenizer.chat_template)) if chat and tokenizer.chat_template else None
     token = tokenizer.eos_token_id if token is None else token
     if token is None:
         raise ValueError(f"tokenizer {tokenizer.name_or_path!r} has no end-of-text token; set `eos_token`")
@@ -115,7 +115,7 @@ def end_of_turn(tokenizer: Any, *, chat: bool = True) -> int:
 
 
 @functools.lru_cache(maxsize=32)
-def _template_end(tokenizer: Any, template: Any) -> int | None:  # noqa: ARG001 - the template is part of the cache key
+def _template_end(tokenizer: Any, template: str) -> int | None:  # noqa: ARG001 - the template is part of the cache key
     marker = "alignlab"
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": marker}]
     text = tokenizer.apply_chat_template(turns, tokenize=False)

@@ -158,7 +158,7 @@ def uniforms(seed: int, ids: Sequence[int], draw: int, count: int) -> np.ndarray
 def draw_tokens(logits: Float[Tensor, "B V"], u: Float[Tensor, "B"]) -> tuple[Int[Tensor, "B"], Float[Tensor, "B"]]:
     """Return the tokens at the quantiles u of softmax(logits), and their log-probabilities."""
     logp = logits.log_softmax(-1)
-    cumulative = logp.double().exp().cumsum(-1)
+    cumulative = logp.to(u.dtype).exp().cumsum(-1)
     # strictly above, so that a token of probability 0 is never taken
     tokens = torch.searchsorted(cumulative, (u * cumulative[:, -1])[:, None], right=True).clamp(max=logits.shape[1] - 1)
     return tokens[:, 0], logp.gather(1, tokens)[:, 0]
@@ -185,7 +185,9 @@ class _Run:
         noise = None
         if self.temperature > 0:
             draws = [uniforms(self.seed, p, first + j, room) for p, first in zip(prompts, firsts) for j in range(n)]
-            noise = torch.from_numpy(np.stack(draws)).to(self.device)
+            noise = torch.from_numpy(np.stack(draws))
+            # Apple's GPUs have no float64
+            noise = (noise.float() if self.device.type == "mps" else noise).to(self.device)
         tokens, logps = self._loop(ids, mask, noise, room)
         rows = [self._sample(t, p, len(prompts[i // n])) for i, (t, p) in enumerate(zip(tokens, logps))]
         return [rows[i : i + n] for i in range(0, len(rows), n)]
