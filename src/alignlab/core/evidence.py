@@ -7,12 +7,12 @@ from typing import Any
 from alignlab.core.types import Prompt
 
 QUESTION = "Question:"
-_BLOCK = re.compile(r"^\d+(?: \([^)\n]*\))?: .*$", re.MULTILINE)
+_BLOCK = re.compile(r"^\d+((?: \(.*?\))?: .*)$", re.MULTILINE)
 
 
 def block(index: int, context: Mapping[str, Any]) -> str:
     """Return one evidence block on one line, headed by its source and date where it has them."""
-    head = " ".join(str(context[key]) for key in ("source", "date") if context.get(key))
+    head = " ".join(" ".join(str(context[key]).split()) for key in ("source", "date") if context.get(key))
     text = " ".join(str(context["text"]).split())
     return f"{index} ({head}): {text}" if head else f"{index}: {text}"
 
@@ -24,14 +24,14 @@ def retrieval(question: str, contexts: Sequence[Mapping[str, Any]], instruction:
 
 
 def split(text: str) -> tuple[list[str], str]:
-    """Return (evidence blocks without their number, everything from the question on) of a `retrieval` prompt.
+    """Return (evidence blocks, each as number 1, and everything from the question on) of a `retrieval` prompt.
 
     Raises ValueError when the text holds no question line.
     """
     evidence, mark, rest = text.partition(f"\n{QUESTION}")
     if not mark:
         raise ValueError(f"not a retrieval prompt: no line starts with {QUESTION!r}")
-    return [match[0].split(maxsplit=1)[1] for match in _BLOCK.finditer(evidence)], mark.strip() + rest
+    return [f"1{match[1]}" for match in _BLOCK.finditer(evidence)], mark.strip() + rest
 
 
 def text_of(prompt: Prompt) -> str:

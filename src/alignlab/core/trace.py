@@ -149,12 +149,16 @@ def parse(text: str) -> Trace:
     return Trace(**listed, **found, answer=answer, order=tuple(order))
 
 
+def _stands_in(span: str, text: str) -> bool:
+    return bool(quoted := normalise(span)) and quoted in normalise(text)
+
+
 def _claim_faults(trace: Trace, contexts: Sequence[Mapping[str, Any]]) -> list[str]:
     faults = []
     if [index for index, _, _ in trace.claims] != list(range(1, len(contexts) + 1)):
         faults.append("claims do not list every passage once, in order")
     for index, span, _ in trace.claims:
-        if span and 0 < index <= len(contexts) and normalise(span) not in normalise(contexts[index - 1]["text"]):
+        if span and 0 < index <= len(contexts) and not _stands_in(span, contexts[index - 1]["text"]):
             faults.append(f"claim {index} quotes {span!r}, which is not in the passage")
     return faults
 
@@ -194,7 +198,7 @@ def check(
 def quotes_are_true(trace: Trace, contexts: Sequence[Mapping[str, Any]]) -> bool:
     """Whether every quoted claim really stands in its passage (w_f of the judge's score)."""
     return all(
-        0 < index <= len(contexts) and normalise(span) in normalise(contexts[index - 1]["text"])
+        0 < index <= len(contexts) and _stands_in(span, contexts[index - 1]["text"])
         for index, span, _ in trace.claims
         if span
     )

@@ -1,7 +1,8 @@
 """Majority wrapper: ask about each passage alone, then take the commonest answer.
 
 Isolation keeps one passage from colouring how another is read; whoever writes most passages still wins. The
-training-free baseline of Dialectical Alignment (arXiv 2404.00486; reconstructed). Ties go to the earliest passage.
+training-free baseline of Dialectical Alignment (arXiv 2404.00486; reconstructed). Ties go to the earliest passage;
+prompts without passages are answered as they are.
 """
 
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import Any
 
 from alignlab.core.answers import final_answer, normalise
 from alignlab.core.cards import Card, Claim
-from alignlab.core.evidence import ask, split, text_of
+from alignlab.core.evidence import QUESTION, ask, split, text_of
 from alignlab.core.trace import MARKER
 from alignlab.core.types import Intervention, Model, Prompt, Sample
 
@@ -46,11 +47,16 @@ def intervene(artifact: None, cfg: Config, tools: Any) -> Intervention:
     del artifact, tools
 
     def decode(model: Model, prompts: Sequence[Prompt], **options: Any) -> list[list[Sample]]:
-        parts = [split(text_of(prompt)) for prompt in prompts]
-        alone = [ask(f"1 {block}\n{question}") for blocks, question in parts for block in blocks]
-        answers = iter(model.sample(alone, **{**options, "n": 1, "temperature": 0.0}))
+        parts = [split(text) if f"\n{QUESTION}" in (text := text_of(prompt)) else ([], "") for prompt in prompts]
+        alone = [ask(f"{block}\n{question}") for blocks, question in parts for block in blocks]
+        bare = [prompt for prompt, (blocks, _) in zip(prompts, parts) if not blocks]
+        answers = iter(model.sample(alone, **{**options, "n": 1, "temperature": 0.0}) if alone else ())
+        without = iter(model.sample(bare, **options) if bare else ())
         return [
-            [_vote([next(answers)[0] for _ in blocks], cfg.least_votes)] * options.get("n", 1) for blocks, _ in parts
+            [_vote([next(answers)[0] for _ in blocks], cfg.least_votes)] * options.get("n", 1)
+            if blocks
+            else next(without)
+            for blocks, _ in parts
         ]
 
     return Intervention(spec=f"majority({cfg.least_votes})", decode=decode)
