@@ -291,7 +291,7 @@ class Run:
         self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """Give back what the run holds: bars and trackers; the model is back in evaluation mode."""
+        """Give back bars and trackers; the model is back in evaluation mode."""
         if self.log is not None:
             self.log.close()
         self.model.module.eval()
