@@ -20,7 +20,7 @@ import torch
 
 from alignlab.core import files
 from alignlab.engine.encode import Example
-from alignlab.engine.load import LanguageModel
+from alignlab.engine.load import LanguageModel, load
 from alignlab.objectives import dpo, sft
 from alignlab.train import checkpoint, loop
 from alignlab.train.config import TrainConfig
@@ -116,8 +116,6 @@ def outcome(folder: Path):
 
 def check_whole(folder: Path) -> int:
     """Every visible checkpoint can be gone on from and loaded as a model; returns how many there are."""
-    from alignlab.engine.load import load
-
     found = checkpoint.checkpoints(folder)
     for each in found:
         state = checkpoint.read_state(each)
@@ -157,6 +155,8 @@ def warm(folder: Path) -> None:
     for name in (folder / "modules").read_text().split():
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    checkpoint.save_model(small(), folder / "model")
+    load(str(folder / "model"), device="cpu")
 
 
 def kill_at_random(folder: Path, moments: int, seed: int) -> None:
