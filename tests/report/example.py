@@ -63,7 +63,7 @@ def figures():
             caption="Up and to the left is better. A policy that cannot tell attacks from edits lies on the diagonal.",
         ),
         "before and after by scenario": Figure(
-            kind="bars", series=bars, x_label="share right", caption="Held-out subjects."
+            kind="bars", series=bars, x_label="scenario", y_label="share right", caption="Held-out subjects."
         ),
         "strategy by cell": Figure(
             kind="heatmap", series={"score": dict(zip(("x", "y", "value"), map(list, zip(*grid))))}, x_label="cell",

@@ -5,6 +5,7 @@ import pytest
 
 from alignlab.core.types import Figure
 from alignlab.report import figures, marks
+from alignlab.report.scales import text_width
 
 SPACE = "{http://www.w3.org/2000/svg}"
 
@@ -56,6 +57,11 @@ def test_everything_stays_inside_the_box(example):
                 if node.get("x") is not None and "swatch" not in (node.get("class") or ""):
                     assert -1 <= float(node.get("x")) <= width, name
                     assert -1 <= float(node.get("y")) <= height, name
+                if node.tag == f"{SPACE}text" and not node.get("transform"):
+                    size, anchor = text_width(node.text, 11.0), node.get("text-anchor", "start")
+                    left = float(node.get("x")) - {"start": 0, "middle": size / 2, "end": size}[anchor]
+                    assert left >= -4, (name, node.text)
+                    assert left + size <= width + 6, (name, node.text)
 
 
 @pytest.mark.parametrize("kind", ["line", "scatter", "bars", "heatmap"])
@@ -84,6 +90,14 @@ def test_bars_are_as_long_as_their_values():
     a, b = (float(node.get("width")) for node in of_class(wide, "bar"))
     assert b == pytest.approx(3 * a, abs=0.05)
     assert len(of_class(wide, "error")) == 2
+
+
+def test_bars_lie_down_with_values_labelled_below():
+    series = {"s": {"label": ["a", "b"], "y": [0.2, 0.9]}}
+    wide, _, _ = draw(Figure(kind="bars", series=series, x_label="scenario", y_label="share right"))
+    height = {n.text: float(n.get("y")) for n in of_class(wide, "label")}
+    bar = [float(n.get("y")) for n in of_class(wide, "bar")]
+    assert height["scenario"] < min(bar) < max(bar) < height["share right"]
 
 
 def test_negative_bars_go_left():

@@ -161,6 +161,13 @@ def test_samples_take_chats_and_plain_texts():
     assert got["facts"] == {"k": 3}
 
 
+def test_samples_of_any_keys_have_their_long_texts_side_by_side():
+    got = sample({"question": "who?", "gold": "b", "before": "line\nline", "after": "x" * 81, "n": 5})
+    assert got["title"] == "who?"
+    assert list(got["answers"]) == ["before", "after"]
+    assert got["facts"] == {"gold": "b", "n": 5}
+
+
 def test_ragged_tables_are_named(example):
     bad = Result(metrics={}, tables={"t": Table(columns=("a", "b"), rows=((1,),))})
     with pytest.raises(ValueError, match="table 't', row 0: 1 cells for 2 columns"):

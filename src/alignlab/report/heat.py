@@ -59,7 +59,7 @@ def _cell(cell: Mapping[str, Any], x: Bands, y: Bands, size: float, kinds: tuple
     box = {"x": left, "y": top, "width": max(1.0, x.step - 2), "height": y.step - 2}
     out = element("rect", tip, class_=style, fill_opacity=opacity, rx=3.0, **box)
     shown = show(cell["text"], 40) if cell.get("text") is not None else _short(cell["value"])
-    tone = "on" if "hot" in style and opacity > 0.5 or "cold" in style and opacity > 0.5 else "off"
+    tone = "on" if "hot" in style and opacity > 0.7 or "cold" in style and opacity > 0.7 else "off"
     if text_width(shown, 11) <= x.step - 4:
         out += label_at(x(cell["x"]), y(cell["y"]) + 4, shown, text_anchor="middle", class_=f"value {tone}")
     return out

@@ -48,7 +48,9 @@ def _columns(figure: Figure, *names: str) -> list[Any]:
 
 
 def label_at(x: float, y: float, text: str, **attributes: Any) -> Markup:
-    """Return a text element."""
+    """Return a text element, nothing for no text."""
+    if not text:
+        return Markup("")
     return element("text", text, x=x, y=y, **attributes)
 
 
@@ -199,17 +201,19 @@ def _errors(point: Point, style: str) -> Markup:
 
 
 def bars(figure: Figure, width: float) -> Drawing:
-    """Draw horizontal bars grouped by label, with error bars and their numbers."""
+    """Draw bars lying down, grouped by label (x), as long as their values (y), with error bars and numbers."""
     labels = names_of(series["label"] for series in figure.series.values())
     longest = max((text_width(show(label, 60)) for label in labels), default=0.0)
     beside = longest <= width * 0.32
-    gutter, thick = (longest + 10 if beside else 0.0), (15.0 if len(figure.series) < 4 else 11.0)
+    gutter, thick = (longest + 10 if beside else 0.0), (15.0 if len(labels) * len(figure.series) <= 16 else 9.0)
     head = 0.0 if beside else FONT + 6
     step = len(figure.series) * (thick + 2) + head + 12
-    top = 22.0 if figure.y_label else 6.0
+    top = 22.0 if figure.x_label else 6.0
     bottom = top + step * len(labels)
-    x = linear(_columns(figure, "y", "low", "high"), gutter, width - 48, zero=True, count=5 if width > 400 else 4)
-    parts = [label_at(0.0, 12.0, fit(show(figure.y_label), width), class_="label")]
+    ends = _columns(figure, "y", "low", "high")
+    room = 44.0 if any((finite(value) or 0.0) < 0 for value in ends) else 0.0  # for the numbers left of negative bars
+    x = linear(ends, gutter + room, width - 48, zero=True, count=5 if width > 400 else 4)
+    parts = [label_at(0.0, 12.0, fit(show(figure.x_label), width), class_="label")]
     for at, label in x.labels():
         parts.append(element("path", class_="grid", d=f"M{at:.2f} {top:.2f}V{bottom:.2f}"))
         anchor = "start" if at < text_width(label) / 2 else "middle"
@@ -223,10 +227,10 @@ def bars(figure: Figure, width: float) -> Drawing:
         parts.append(element("text", fit(shown, width), y=at_y, class_="tick strong", **edge))
         for index, (name, series) in enumerate(figure.series.items()):
             parts.append(_bar(index, name, label, series, x, start + 6 + head + index * (thick + 2), thick))
-    if figure.x_label:
-        shown = fit(show(figure.x_label), width)
+    if figure.y_label:
+        shown = fit(show(figure.y_label), width)
         parts.append(label_at((gutter + width - 48) / 2, bottom + 33, shown, text_anchor="middle", class_="label"))
-    return Drawing(width, bottom + (42 if figure.x_label else 24), Markup("").join(parts))
+    return Drawing(width, bottom + (42 if figure.y_label else 24), Markup("").join(parts))
 
 
 def _bar(index: int, name: str, label: str, series: Series, x: Linear, top: float, thick: float) -> Markup:

@@ -103,16 +103,23 @@ def sample(record: Mapping[str, Any]) -> dict[str, Any]:
 
     Known keys: `title`; `prompt` or `question`; `contexts` (texts, or mappings with text, claim, source, date,
     poisoned); `answers` (name -> text, or a mapping with text, answer and verdict, where a verdict of right, attack,
-    wrong, stale or unparsed has a colour); `facts` (name -> value). Every other key is listed as a fact.
+    wrong, stale or unparsed has a colour); `facts` (name -> value). Of the other keys, long texts are laid side by
+    side like answers and the rest are listed as facts.
     """
-    answers = record.get("answers") or {}
+    others = {key: value for key, value in record.items() if key not in KNOWN}
+    long = {key: value for key, value in others.items() if isinstance(value, str) and _long(value)}
+    answers = {**(record.get("answers") or {}), **long}
     return {
         "title": show(record.get("title") or record.get("question") or record.get("id") or "", 200),
         "prompt": _prompt(record.get("prompt") or (record.get("question") if record.get("title") else "") or ""),
         "contexts": [_context(context) for context in record.get("contexts") or ()],
-        "facts": {**(record.get("facts") or {}), **{k: v for k, v in record.items() if k not in KNOWN}},
+        "facts": {**(record.get("facts") or {}), **{k: v for k, v in others.items() if k not in long}},
         "answers": {name: _answer(answer) for name, answer in answers.items()},
     }
+
+
+def _long(text: str) -> bool:
+    return len(text) > 80 or "\n" in text.strip()
 
 
 def _context(context: Any) -> dict[str, Any]:
