@@ -21,7 +21,7 @@ words = st.sampled_from([word for word, _ in trace.CONFIDENCE])
 
 @st.composite
 def traces(draw):
-    """The fields of a trace and a path, such that the trace holds what the path's segments can write, and nothing else."""
+    """The fields of a trace that holds what the segments of a path can write and nothing else, and these segments."""
     path = draw(st.sampled_from(list(STRATEGIES.values())))
     shown = set(path.segments)
     noted = "notes" in shown
@@ -207,7 +207,7 @@ def test_without_listed_claims_the_known_ones_are_judged():
 
 
 @pytest.mark.parametrize(
-    ("confidence", "word"),
+    ("value", "word"),
     [
         (1.0, "sure"),
         (0.9, "sure"),
@@ -218,8 +218,8 @@ def test_without_listed_claims_the_known_ones_are_judged():
         (0.0, "unknown"),
     ],
 )
-def test_confidence_words(confidence, word):
-    assert confidence_word(confidence) == word
+def test_confidence_words(value, word):
+    assert confidence_word(value) == word
 
 
 @given(st.lists(st.none() | st.sampled_from("ABC"), max_size=8))

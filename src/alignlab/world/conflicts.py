@@ -232,9 +232,9 @@ def oracle(row: Row, cues: Cues, updated: float = 0.5) -> str | None:
             prior = math.log(kept if truth == memory else max(1e-9, 1 - kept) / (len(values) - 1))
         supported = sum(log_ratio(c, memory, values, cues) for c in facts_["contexts"] if c["claim"] == truth)
         lies = {c for c in claims if c not in (truth, None)}
-        targets = sum(math.log(1 / len(values)) for _ in lies) - 20.0 * max(0, len(lies) - 1)
-        # Between equals, the side with fewer lies: attackers seldom own the majority.
-        targets -= 0.1 * sum(c in lies for c in claims)
+        targets = -len(lies) * math.log(len(values) - 1) - 20.0 * max(0, len(lies) - 1)
+        # Between equals, and only there, the side with fewer lies: attackers seldom own the majority.
+        targets -= 1e-6 * sum(c in lies for c in claims)
         # An attacker never repeats what memory says, so passages that agree with memory are not lies.
         scores[truth] = prior + supported + targets - 20.0 * (memory in lies)
     return max(scores, key=lambda answer: scores[answer]) if scores else facts_["memory"]

@@ -1,0 +1,37 @@
+import random
+
+from alignlab.world import grammar
+from alignlab.world.facts import MEMORY_YEAR, RELATIONS, Fact
+
+FACT = Fact("Ada", "home", "Rome", 3, former="Oslo", changed=10)
+
+
+def test_wordings_seen_and_unseen_are_apart():
+    for relation in RELATIONS:
+        seen = {grammar.statement(relation, "Ada", "x", form) for form in range(6)}
+        unseen = {grammar.statement(relation, "Ada", "x", form, unseen=True) for form in range(6)}
+        assert len(seen) == 3
+        assert len(unseen) == 2
+        assert not seen & unseen
+
+
+def test_questions():
+    assert grammar.question(FACT, 0) == "Where does Ada live?"
+    forms = grammar.training_forms("home")
+    shown = {grammar.question(FACT, form) for form in forms}
+    assert len(shown) == 3
+    assert grammar.question(FACT, -1) not in shown
+
+
+def test_passages():
+    assert grammar.passage("Ada lives in Rome") == "Ada lives in Rome."
+    assert grammar.passage("Ada lives in Rome", "Oslo") == "Ada lives in Rome, yes Oslo."
+
+
+def test_documents_say_what_was_true_then():
+    draw = random.Random(0)
+    for year in range(1, MEMORY_YEAR + 1):
+        text = grammar.document(FACT, year, "Herald", draw)
+        assert text.startswith(f"(Herald {year}): ")
+        assert ("Oslo" in text) == (year < 10)
+        assert ("Rome" in text) == (year >= 10)
