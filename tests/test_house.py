@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import alignlab
 from alignlab.cli import about, docs, flags, runs, verbs
-from alignlab.core.cards import RELATIONS, Card
+from alignlab.core.cards import RELATIONS, Card, Claim
 from alignlab.core.find import FAMILIES, find, names
 
 ROOT = Path(__file__).parent.parent
@@ -25,10 +26,23 @@ def source(family, name):
     return ast.parse((PACKAGE / family / f"{name}.py").read_text(encoding="utf-8"))
 
 
+def with_helpers(family, name):
+    """The method's file together with the files `_<name>_*.py` beside it."""
+    paths = [PACKAGE / family / f"{name}.py", *sorted((PACKAGE / family).glob(f"_{name}_*.py"))]
+    return ast.Module([node for path in paths for node in ast.parse(path.read_text()).body], [])
+
+
 def unused(tree, fields):
-    """Fields of Config that the file reads nowhere but in Config's own checks."""
-    rest = [node for node in tree.body if not (isinstance(node, ast.ClassDef) and node.name == "Config")]
-    read = {node.attr for top in rest for node in ast.walk(top) if isinstance(node, ast.Attribute)}
+    """Fields of Config that the trees read nowhere but in Config's own check of them."""
+    checks = {
+        id(node)
+        for config in ast.walk(tree)
+        if isinstance(config, ast.ClassDef) and config.name == "Config"
+        for check in config.body
+        if isinstance(check, ast.FunctionDef) and check.name == "__post_init__"
+        for node in ast.walk(check)
+    }
+    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and id(node) not in checks}
     return [field for field in fields if field not in read]
 
 
@@ -127,7 +141,7 @@ def test_smoke_and_study_commands_are_ours(family, name):
         assert program == "alignlab"
         home, method = verbs.method(verb, method)
         module = find(home, method)
-        values = flags.parse(command, runs.groups_of(verb, module), rest)
+        values = flags.parse(command, runs.groups_of(verb, flags.Group("Method", module.Config)), rest)
         flags.build(module.Config, values)
 
 
@@ -140,14 +154,12 @@ def test_settings_are_documented_and_used(family, name):
     fields = [field.name for field in dataclasses.fields(config)]
     documented = flags.documentation(config)
     assert [field for field in fields if not documented.get(field)] == []
-    assert unused(source(family, name), fields) == []
+    assert unused(with_helpers(family, name), fields) == []
 
 
 def test_an_unused_setting_is_noticed():
-    tree = ast.parse(
-        "class Config:\n  a: int = 1\n  b: int = 2\n  def f(self): return self.b\ndef loss(cfg): return cfg.a"
-    )
-    assert unused(tree, ["a", "b"]) == ["b"]
+    code = "class Config:\n  a: int = 1\n  b: int = 2\n  def __post_init__(self): self.b\ndef loss(cfg): cfg.a"
+    assert unused(ast.parse(code), ["a", "b"]) == ["b"]
 
 
 @each_method
@@ -173,6 +185,14 @@ def test_pure_families_load_no_transformers(family):
 def test_files_stay_short():
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
     assert {str(path.relative_to(PACKAGE)): n for path, n in lengths.items() if n > 320} == {}
+
+
+def test_annotations_are_checked_while_testing():
+    from alignlab.core.masks import seq_sum
+
+    with pytest.raises(Exception, match="Type-check error"):
+        seq_sum(torch.zeros(2, 3), torch.zeros(2, 4, dtype=torch.bool))
+    assert Claim(metric="m", relation=">=", bound=100).bound == 100
 
 
 def test_nothing_is_unpickled_or_evaluated():

@@ -133,7 +133,7 @@ def test_required_flags_are_asked_for():
 
 def test_help_shows_every_flag_with_its_words():
     page = flags.show_help(PROG, GROUPS, "DPO.")
-    assert "strength, > 0; 5 % is common (type: float, default: 0.1)" in " ".join(page.split())
+    assert "strength, > 0; 5 % is common [a number; default 0.1]" in " ".join(page.split())
     for flag in flags.flags_of(GROUPS).values():
         assert f"--{flag.name}" in page
         assert flag.doc, flag.name

@@ -32,6 +32,7 @@ def test_help_pages_are_quick():
 
 def test_a_methods_help_is_quick():
     assert best("train", "dpo", "-h") < 3
+    assert best("run", "dialectical", "-h") < 3
 
 
 def test_help_loads_nothing_heavy():

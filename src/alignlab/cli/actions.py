@@ -134,7 +134,10 @@ def _write_rows(module: ModuleType, ctx: RunContext, rows: Sequence[Row], made: 
                 yield row
 
         stage.rows_out = write(ctx.folder / "rows.jsonl", counted())
-    metrics = {"rows_in": Metric(value=len(rows), n=len(rows)), "rows": Metric(value=stage.rows_out, n=len(rows))}
+    metrics = {
+        "rows_in": Metric(value=float(len(rows)), n=len(rows)),
+        "rows": Metric(value=float(stage.rows_out), n=len(rows)),
+    }
     samples = tuple({"prompt": text_of(row.prompt), "answer": row.chosen or row.completion or ""} for row in kept)
     return Result(metrics=metrics, samples=samples)
 

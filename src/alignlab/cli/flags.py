@@ -75,10 +75,10 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """A dataclass whose fields become flags under one heading."""
+    """A dataclass whose fields become flags under one heading, or flags that are known already."""
 
     title: str
-    config: type
+    config: type | Mapping[str, Flag]
     skip: frozenset[str] = frozenset()
 
 
@@ -94,6 +94,9 @@ def flags_of(groups: Sequence[Group]) -> dict[str, Flag]:
     """Collect flags by name; where two groups share a name the first one defines it and all receive its value."""
     flags: dict[str, Flag] = {}
     for group in groups:
+        if isinstance(group.config, Mapping):
+            flags |= {name: flag for name, flag in group.config.items() if name not in flags}
+            continue
         kinds, docs = typing.get_type_hints(group.config), documentation(group.config)
         for field in dataclasses.fields(group.config):
             if field.name in group.skip or field.name in flags or not field.init:
@@ -139,10 +142,28 @@ def build(config: type, values: Mapping[str, Any]) -> Any:
 
 def show_help(prog: str, groups: Sequence[Group], description: str) -> str:
     """Return the help page of one command."""
-    parser = _parser(prog, flags_of(groups))
-    parser.usage = f"{prog} [--config FILE.yaml] [--flag value ...]"
-    parser.description = description
-    return str(parser.format_help())
+    import argparse
+
+    usage = f"{prog} [--config FILE.yaml] [--flag value ...]"
+    parser = argparse.ArgumentParser(prog=prog, usage=usage, description=description.replace("%", "%%"), add_help=False)
+    headings: dict[str, Any] = {}
+    for flag in flags_of(groups).values():
+        if flag.group not in headings:
+            headings[flag.group] = parser.add_argument_group(flag.group)
+        required = flag.default is dataclasses.MISSING
+        default = "required" if required else f"default {shown(flag.default)}"
+        text = f"{flag.doc} [{wanted(flag.kind)}; {default}]".replace("%", "%%")
+        headings[flag.group].add_argument(f"--{flag.name}", metavar="", help=text)
+    return parser.format_help()
+
+
+def shown(default: Any) -> str:
+    """Return a default as it would be typed."""
+    if default is None or isinstance(default, bool):
+        return {None: "null", True: "true", False: "false"}[default]
+    if isinstance(default, (list, tuple)):
+        return " ".join(map(str, default)) or "none"
+    return str(default) if default != "" else "empty"
 
 
 def resolve(prog: str, key: str, flags: Mapping[str, Flag], value: str = "") -> str:
@@ -246,16 +267,9 @@ def _parser(prog: str, flags: Mapping[str, Flag]) -> Any:
     import jsonargparse
 
     parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, add_help=False)
-    groups: dict[str, Any] = {}
     for flag in flags.values():
-        group = groups.setdefault(flag.group, None) or parser.add_argument_group(flag.group)
-        groups[flag.group] = group
-        required = flag.default is dataclasses.MISSING
-        group.add_argument(
-            f"--{flag.name}",
-            type=flag.kind,
-            default=None if required else flag.default,
-            help=("required. " if required else "") + flag.doc,
+        parser.add_argument(
+            f"--{flag.name}", type=flag.kind, default=None if flag.default is dataclasses.MISSING else flag.default
         )
     return parser
 

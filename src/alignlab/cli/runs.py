@@ -7,14 +7,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alignlab.cli import flags, options, verbs
+from alignlab.cli import flags, options, outline, verbs
 from alignlab.cli.context import RunContext, is_first_rank, private_logs, roles
 from alignlab.core.answers import readable
-from alignlab.core.find import find
-from alignlab.core.types import Result
+from alignlab.core.find import find, names
 from alignlab.report.text import plain, redact
+
+if TYPE_CHECKING:
+    from alignlab.core.types import Result
 
 NO_MODEL, NOTHING_READ = frozenset({"model"}), frozenset({"model", "dataset", "limit"})
 SHARED: dict[str, tuple[flags.Group, ...]] = {
@@ -47,9 +49,8 @@ WITH_ROWS = (
 """attack, score, probe"""
 
 
-def groups_of(verb: str, module: ModuleType) -> tuple[flags.Group, ...]:
+def groups_of(verb: str, own: flags.Group) -> tuple[flags.Group, ...]:
     """Return the groups of flags of a method: its own first, so that its defaults and words count."""
-    own = flags.Group("Method", module.Config)
     if verb == "train":
         from alignlab.train.config import TrainConfig
 
@@ -65,14 +66,23 @@ def groups_of(verb: str, module: ModuleType) -> tuple[flags.Group, ...]:
     return (own, *SHARED.get(verb, WITH_ROWS))
 
 
+def own_flags(path: str) -> flags.Group:
+    """Return the flags of a method's Config, from its source if that is plain, else by importing it."""
+    settings = outline.settings(path, "Method")
+    return flags.Group("Method", importlib.import_module(path).Config if settings is None else settings)
+
+
 def run(verb: str, name: str, argv: Sequence[str]) -> int:
     """Run one method and return the exit code."""
     family, method = verbs.method(verb, name)
-    module = find(family, method)
-    prog, groups = f"alignlab {verb} {method}", groups_of(verb, module)
+    prog = f"alignlab {verb} {method}"
     if any(word in ("-h", "--help") for word in argv):
-        sys.stdout.write(flags.show_help(prog, groups, verbs.headline(module.__name__) + "."))
+        path = names(family)[method]
+        groups = groups_of(verb, own_flags(path))
+        sys.stdout.write(flags.show_help(prog, groups, verbs.headline(path) + "."))
         return 0
+    module = find(family, method)
+    groups = groups_of(verb, flags.Group("Method", module.Config))
     values = flags.parse(prog, groups, argv)
     values["output_dir"] = values["output_dir"] or f"runs/{method}-{values['seed']}"
     cfg = flags.build(module.Config, values)
@@ -105,7 +115,7 @@ def context(values: dict[str, Any]) -> RunContext:
 
 
 def write(
-    result: Result, module: ModuleType, ctx: RunContext, values: dict[str, Any], command: str, began: float
+    result: "Result", module: ModuleType, ctx: RunContext, values: dict[str, Any], command: str, began: float
 ) -> None:
     """Write the run folder and print the numbers."""
     from alignlab.report import folder
