@@ -1,6 +1,9 @@
 import json
 import math
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -265,3 +268,23 @@ def test_rows_of_a_foreign_file(here):
     ctx = RunContext(folder=here / "out", dataset="alpaca.jsonl")
     (row,) = actions.read_rows(ctx, {"columns": ("prompt=instruction", "completion=output")})
     assert (row.prompt, row.completion) == ("a", "b")
+
+
+def test_ctrl_c_leaves_130_a_message_and_nothing_half_written(here, folder):
+    many = ["--max_steps", "100000", "--per_device_train_batch_size", "4", "--save_steps", "5", "--use_cpu"]
+    argv = ["train", "sft", "--model", str(folder), "--dataset", "sft.jsonl", "--output_dir", "out", *many]
+    argv += ["--save_total_limit", "2"]
+    run = subprocess.Popen([sys.executable, "-m", "alignlab.cli.main", *argv], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not list((here / "out").glob("checkpoint-*")) and time.monotonic() < until and run.poll() is None:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    shown = run.communicate(timeout=60)[1]
+    assert run.returncode == 130, shown
+    assert "--resume_from_checkpoint" in shown
+    assert "Traceback" not in shown
+    assert not (here / "out" / "result.json").exists()
+    steps = max(int(path.name.split("-")[1]) for path in (here / "out").glob("checkpoint-*"))
+    more = [*argv, "--resume_from_checkpoint", "--max_steps", str(steps + 2)]
+    assert main(more) == 0
+    assert result_of(here / "out")["metrics"]["steps"] == steps + 2
