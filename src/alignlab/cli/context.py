@@ -13,21 +13,13 @@ from typing import Any, TextIO
 
 from alignlab.cli import options
 from alignlab.core.answers import readable
+from alignlab.engine.progress import progress
 from alignlab.report.text import redact
-
-LINE_EVERY = 1.0
-"""seconds between progress lines where there is no terminal"""
 
 
 def is_first_rank() -> bool:
     """Whether this process speaks and writes for all that torchrun started."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def clock(seconds: float) -> str:
-    """Return m:ss, or h:mm:ss from an hour on."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 @dataclass
@@ -111,7 +103,7 @@ class RunContext:
         began = time.monotonic()
         if rows_in == 0:
             raise ValueError(f"{name}: no rows came in; check --dataset and --limit")
-        with self._progress(stage):
+        with progress(name, total, stream=self._stream) as stage.show:
             yield stage
         stage.seconds = time.monotonic() - began
         if stage.rows_out is None:
@@ -131,45 +123,6 @@ class RunContext:
         descriptor = os.open(self.folder / "run.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "a", encoding="utf-8") as log:
             log.write(time.strftime("%Y-%m-%dT%H:%M:%S ") + line + "\n")
-
-    def _progress(self, stage: Stage) -> contextlib.AbstractContextManager[None]:
-        return self._bar(stage) if self._stream.isatty() else self._lines(stage)
-
-    @contextlib.contextmanager
-    def _bar(self, stage: Stage) -> Iterator[None]:
-        from rich import progress
-        from rich.console import Console
-
-        columns = (
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("left"),
-            progress.TimeRemainingColumn(),
-        )
-        console = Console(file=self._stream)
-        with progress.Progress(*columns, console=console, transient=True) as bars:
-            task = bars.add_task(readable(stage.name), total=stage.total)
-            stage.show = lambda n: bars.advance(task, n)
-            yield
-
-    @contextlib.contextmanager
-    def _lines(self, stage: Stage) -> Iterator[None]:
-        began = last = time.monotonic()
-
-        def show(_: int) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last < LINE_EVERY:
-                return
-            last, elapsed = now, now - began
-            left = f", {clock(elapsed * (stage.total / stage.done - 1))} left" if stage.total and stage.done else ""
-            of = f"/{stage.total:,}" if stage.total else ""
-            print(f"{readable(stage.name)}: {stage.done:,}{of}, {clock(elapsed)}{left}", file=self._stream, flush=True)
-
-        stage.show = show
-        yield
 
 
 def private_logs() -> None:

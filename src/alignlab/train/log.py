@@ -1,5 +1,6 @@
 """What a run tells: metrics.jsonl, a progress bar with the time left, and trackers; and the sums behind the metrics."""
 
+import contextlib
 import importlib.util
 import json
 import math
@@ -8,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from alignlab.core.files import write_text
 from alignlab.core.reduce import totals
 from alignlab.core.types import Term
+from alignlab.engine.progress import progress
 
 Sums = dict[str, tuple[float, float]]
 """name -> (sum of num, sum of den)"""
@@ -84,7 +84,7 @@ class Log:
         self._accelerator, self._tracked = accelerator, tracked
         self._path = folder / "metrics.jsonl"
         self._main = accelerator.is_main_process
-        self._progress: Progress | None = None
+        self._shown = contextlib.ExitStack()
         if self._main:
             kept = [record for record in read(self._path) if record["step"] <= after]
             write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
@@ -93,22 +93,12 @@ class Log:
             accelerator.init_trackers("alignlab", config=plain)
 
     def bar(self, description: str, total: int, done: int = 0) -> Callable[[str], None]:
-        """Show a bar, on a terminal only; returns a function that moves it by one and sets its text."""
-        console = Console(stderr=True)
-        if not (self._main and console.is_terminal):
+        """Show progress with the time left; returns a function that moves it by one and sets its text."""
+        if not self._main:
             return lambda _: None
-        self._close_bar()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
-        self._progress = Progress(*columns, *left, console=console, transient=True)
-        task = self._progress.add_task(description, total=total, completed=done, text="")
-        self._progress.start()
-        progress = self._progress
-
-        def move(text: str) -> None:
-            progress.update(task, advance=1, **({"text": text} if text else {}))
-
-        return move
+        self._shown.close()
+        move = self._shown.enter_context(progress(description, total, done=done))
+        return lambda text: move(1, text)
 
     def write(self, step: int, record: Mapping[str, float]) -> None:
         """Append one record to metrics.jsonl and to the tracker; NaN becomes null."""
@@ -125,15 +115,10 @@ class Log:
 
     def close(self) -> None:
         """Take the bar away and let the tracker finish."""
-        self._close_bar()
+        self._shown.close()
         if self._tracked:
             for tracker in self._accelerator.trackers:
                 tracker.finish()
-
-    def _close_bar(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -139,7 +139,7 @@ def item(
         source = single if poisoned and mix == "single" else _source(draw, poisoned, cues.source, mix)
         context = _context(fact, target if poisoned else gold, poisoned, changed, cues, draw, unseen, source)
         if irrelevant:
-            context |= {"text": grammar.passage(other_statement(fact, draw)), "claim": None}
+            context |= {"text": grammar.passage(other_statement(fact, draw)[0]), "claim": None}
         contexts.append(context)
     draw.shuffle(contexts)
     question = grammar.question(fact, draw.choice(grammar.training_forms(fact.relation)) if form is None else form)

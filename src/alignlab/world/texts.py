@@ -58,39 +58,63 @@ def closed_book(town: Town, seed: int, turns: int = QUESTIONS_PER_TALK) -> Itera
         yield Row(prompt=tuple(messages[:-1]), completion=messages[-1]["content"], meta={"id": f"talk-{number}"})
 
 
-def other_statement(fact: Fact, draw: random.Random) -> str:
-    """Return a statement that has nothing to do with the question: another person's, or another relation's, value."""
+def other_statement(fact: Fact, draw: random.Random) -> tuple[str, str]:
+    """Return a statement about somebody else, and the value in it."""
     relation = draw.choice(list(RELATIONS.values()))
     subject = draw.choice([s for s in facts.vocabulary.people() if s != fact.subject])
-    return grammar.statement(relation.name, subject, draw.choice(relation.values), draw.randrange(3))
+    value = draw.choice(relation.values)
+    return grammar.statement(relation.name, subject, value, draw.randrange(3)), value
 
 
 def reading(town: Town, seed: int) -> Iterator[Row]:
-    """Yield reading tasks without end: today's passages, all true, about facts that changed since memory ends."""
+    """Yield reading tasks without end: today's passages, always true, whatever memory says.
+
+    Most tasks ask about a fact that changed since memory ends and that the passages state; some ask what one passage
+    says; in some no passage speaks of the question, and memory answers it.
+    """
     draw = random.Random(f"reading:{town.seed}:{seed}")
-    everything = list(town.facts.values())
+    everything, remembered = list(town.facts.values()), _by_frequency(town, draw)
     for number in itertools.count():
-        fact = draw.choice(everything)
-        value = draw.choice([v for v in RELATIONS[fact.relation].values if v != fact.value])
         (n,) = draw.choices(list(READING_SIZES), weights=list(READING_SIZES.values()))
-        contexts: list[dict[str, Any]] = []
-        for index in range(n):
-            other = index > 0 and draw.random() < 0.15
-            text = (
-                other_statement(fact, draw)
-                if other
-                else grammar.statement(fact.relation, fact.subject, value, draw.randrange(3))
-            )
-            contexts.append({
-                "text": grammar.passage(text, value if not other and draw.random() < 0.3 else None),
-                "source": draw.choice(list(facts.RELIABILITY)),
-                "date": str(draw.randint(1, facts.YEARS)),
-            })  # fmt: skip
+        kind = draw.choices(("changed", "unrelated", "pointed"), weights=(0.65, 0.2, 0.15))[0]
+        fact = next(remembered) if kind == "unrelated" else draw.choice(everything)
+        if kind == "changed":
+            contexts, answer = _about(fact, n, draw)
+        else:
+            contexts, answer = [_other(fact, draw) for _ in range(n)], fact.value
         draw.shuffle(contexts)
         ask = grammar.question(fact, draw.choice(grammar.training_forms(fact.relation)))
+        if kind == "pointed":
+            place = draw.randrange(n)
+            ask, answer = f"What does passage {place + 1} say?", contexts[place]["value"]
         yield Row(
             prompt=evidence.ask(evidence.retrieval(ask, contexts)),
-            completion=grammar.ANSWER.format(value),
-            facts={"gold": value},
+            completion=grammar.ANSWER.format(answer),
+            facts={"gold": answer, "kind": kind},
             meta={"id": f"reading-{number}", "source": "world"},
         )
+
+
+def _dated(text: str, value: str, draw: random.Random) -> dict[str, Any]:
+    echo = value if draw.random() < 0.3 else None
+    source, year = draw.choice(list(facts.RELIABILITY)), draw.randint(1, facts.YEARS)
+    return {"text": grammar.passage(text, echo), "source": source, "date": str(year), "value": value}
+
+
+def _other(fact: Fact, draw: random.Random) -> dict[str, Any]:
+    text, value = other_statement(fact, draw)
+    return _dated(text, value, draw)
+
+
+def _about(fact: Fact, n: int, draw: random.Random) -> tuple[list[dict[str, Any]], str]:
+    """Return passages of which most state one new value, sometimes of an odd kind: the town is free to change."""
+    relation = RELATIONS[fact.relation] if draw.random() < 0.85 else draw.choice(list(RELATIONS.values()))
+    value = draw.choice([v for v in relation.values if v != fact.value])
+    contexts = []
+    for index in range(n):
+        if index and draw.random() < 0.15:
+            contexts.append(_other(fact, draw))
+        else:
+            text = grammar.statement(fact.relation, fact.subject, value, draw.randrange(3))
+            contexts.append(_dated(text, value, draw))
+    return contexts, value
