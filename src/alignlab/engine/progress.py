@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import Any
 
 from alignlab.core.answers import readable
 
@@ -24,8 +24,8 @@ def clock(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int | None, *, done: int = 0, stream: TextIO | None = None) -> Iterator[Move]:
-    """Yield a function that moves the display on. `stream` is stderr by default; total None: length unknown."""
+def progress(description: str, total: int | None, *, done: int = 0, stream: Any = None) -> Iterator[Move]:
+    """Yield a function that moves the display on. `stream`, a text file, is stderr by default; total None: length unknown."""
     stream = stream or sys.stderr
     name = readable(description)
     if not stream.isatty():
@@ -44,7 +44,7 @@ def progress(description: str, total: int | None, *, done: int = 0, stream: Text
         yield lambda n=1, text="": bars.update(task, advance=n, **({"text": text} if text else {}))
 
 
-def _lines(name: str, total: int | None, start: int, stream: TextIO) -> Move:
+def _lines(name: str, total: int | None, start: int, stream: Any) -> Move:
     began = last = time.monotonic()
     done = start
 
