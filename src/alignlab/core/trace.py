@@ -16,10 +16,10 @@ templates could not be read, so the grammar is reconstructed). A trace is lines 
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from alignlab.core.answers import normalise
+from alignlab.core.answers import LETTERS, first_choice, normalise
 from alignlab.core.conflict import kind
 
 MARKER = "Answer:"
@@ -149,8 +149,50 @@ def parse(text: str) -> Trace:
     return Trace(**listed, **found, answer=answer, order=tuple(order))
 
 
-def _stands_in(span: str, text: str) -> bool:
-    return bool(quoted := normalise(span)) and quoted in normalise(text)
+def chosen(answer: str | None, options: Sequence[str]) -> str | None:
+    """Return the option that a final answer chooses, by letter or text; without options, the answer as it is."""
+    if answer is None or not options:
+        return answer
+    letter = first_choice(answer, options)
+    return None if letter is None else options[LETTERS.index(letter)]
+
+
+def _option(text: str, options: Sequence[str]) -> str:
+    """Return the option that a claim names by its letter, its text, or both; other text is kept."""
+    by_text = {normalise(option): option for option in options}
+    match = re.fullmatch(r"\(?([A-Z])[.):]*(?:\s+(.{1,400}))?", text)
+    index = LETTERS.index(match[1]) if match else len(options)
+    if match and index < len(options) and (not match[2] or normalise(match[2]) == normalise(options[index])):
+        return options[index]
+    return by_text.get(normalise(text), text)
+
+
+def settled(trace: Trace, options: Sequence[str]) -> Trace:
+    """Return the trace with every option that it names by letter or text in the option's own words.
+
+    Options are shown as lettered lines of the question; without options the trace is returned as it is.
+    """
+    if not options:
+        return trace
+    return replace(
+        trace,
+        claims=tuple((i, None if span is None else _option(span, options), note) for i, span, note in trace.claims),
+        groups=tuple((_option(claim, options), indices) for claim, indices in trace.groups),
+        memory=(_option(trace.memory[0], options), trace.memory[1]) if trace.memory else None,
+        answer=chosen(trace.answer, options),
+    )
+
+
+def named(answer: str, options: Sequence[str]) -> str:
+    """Return how an answer is written in a prompt: the letter of an option, or the answer itself."""
+    found = [letter for letter, option in zip(LETTERS, options) if normalise(option) == normalise(answer)]
+    return found[0] if found else answer
+
+
+def _stands_in(span: str, context: Mapping[str, Any]) -> bool:
+    """Whether a claim is made by a passage: quoted from its text, or what the data say that it claims."""
+    quoted = normalise(span)
+    return bool(quoted) and (quoted in normalise(context["text"]) or quoted == normalise(context.get("claim") or ""))
 
 
 def _claim_faults(trace: Trace, contexts: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -158,7 +200,7 @@ def _claim_faults(trace: Trace, contexts: Sequence[Mapping[str, Any]]) -> list[s
     if [index for index, _, _ in trace.claims] != list(range(1, len(contexts) + 1)):
         faults.append("claims do not list every passage once, in order")
     for index, span, _ in trace.claims:
-        if span and 0 < index <= len(contexts) and not _stands_in(span, contexts[index - 1]["text"]):
+        if span and 0 < index <= len(contexts) and not _stands_in(span, contexts[index - 1]):
             faults.append(f"claim {index} quotes {span!r}, which is not in the passage")
     return faults
 
@@ -186,7 +228,8 @@ def check(
             faults.append("memory is not the closed-book answer")
         elif confidence is not None and trace.memory[1] != confidence_word(confidence):
             faults.append("the confidence word does not match the confidence")
-    if "conflict" in wanted and trace.conflict != kind(spans, memory):
+    plain = [None if span is None else normalise(span) for span in spans]
+    if "conflict" in wanted and trace.conflict != kind(plain, None if memory is None else normalise(memory)):
         faults.append("the conflict is not the one between the claims and memory")
     if "weigh" in wanted and (trace.weigh is None or not any(reason in trace.weigh for reason in REASONS)):
         faults.append("no deciding reason from the list")
@@ -198,7 +241,7 @@ def check(
 def quotes_are_true(trace: Trace, contexts: Sequence[Mapping[str, Any]]) -> bool:
     """Whether every quoted claim really stands in its passage (w_f of the judge's score)."""
     return all(
-        0 < index <= len(contexts) and _stands_in(span, contexts[index - 1]["text"])
+        0 < index <= len(contexts) and _stands_in(span, contexts[index - 1])
         for index, span, _ in trace.claims
         if span
     )

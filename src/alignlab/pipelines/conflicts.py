@@ -70,6 +70,7 @@ class Config:
     """order of items and choice among paths"""
 
 
+LETTERED = "Where answers are lettered, write the letter of the option as claim, remembered answer and final answer."
 STEPS = {
     "P0": "Answer from the passages at once.",
     "P1": "Recall what you remember, and answer with it whatever the passages say.",
@@ -102,29 +103,43 @@ def teacher_prompt(item: Row, strategy: str) -> Prompt:
     facts = item.facts
     lines = [evidence.retrieval(facts["question"], facts["contexts"])]
     if facts["memory"] is not None:
-        lines.append(f"Remembered: {facts['memory']} ({trace.confidence_word(facts['confidence'] or 0.0)})")
+        lines.append(remembered(item))
     name = trace.STRATEGIES[strategy].name
-    return evidence.ask("\n".join([*lines, f"Strategy {strategy} ({name}): {STEPS[strategy]}", GRAMMAR]))
+    grammar = f"{GRAMMAR} {LETTERED}" if facts.get("options") else GRAMMAR
+    return evidence.ask("\n".join([*lines, f"Strategy {strategy} ({name}): {STEPS[strategy]}", grammar]))
+
+
+def remembered(item: Row) -> str:
+    """Return the line that tells a teacher or judge what the student remembers."""
+    answer = trace.named(item.facts["memory"], item.facts.get("options", ()))
+    return f"Remembered: {answer} ({trace.confidence_word(item.facts['confidence'] or 0.0)})"
+
+
+def read(item: Row, text: str) -> trace.Trace:
+    """Return a parsed answer, letters of options in the options' words."""
+    return trace.settled(trace.parse(text), item.facts.get("options", ()))
 
 
 def judge_prompt(item: Row, answer: str, *, gold_visible: bool) -> Prompt:
     """Return the prompt that asks for outcome and process of one answer."""
     lines = [evidence.retrieval(item.facts["question"], item.facts["contexts"])]
     if item.facts["memory"] is not None:
-        lines.append(f"Remembered: {item.facts['memory']} ({trace.confidence_word(item.facts['confidence'] or 0.0)})")
+        lines.append(remembered(item))
     if gold_visible and item.facts["gold"] is not None:
-        lines.append(f"Reference: {item.facts['gold']}")
+        lines.append(f"Reference: {trace.named(item.facts['gold'], item.facts.get('options', ()))}")
     rubric = "Score only: 'Outcome: yes' or 'no' (is the final answer right?), then 'Process: ' and 1 to 10."
     return evidence.ask("\n".join([*lines, f"<answer>\n{answer}\n</answer>", rubric]))
 
 
-_VERDICT = re.compile(r"outcome:\s*(yes|no)\b.*?process:\s*(\d+)", re.IGNORECASE | re.DOTALL)
+_OUTCOME = re.compile(r"outcome:\s*(yes|no)\b", re.IGNORECASE)
+_PROCESS = re.compile(r"process:\s*(\d{1,2})(?!\d)", re.IGNORECASE)
 
 
 def verdict(text: str) -> tuple[bool, float] | None:
     """Return (outcome, process in [0, 1]) of a judge's reply; None when it cannot be read."""
-    match = _VERDICT.search(text)
-    return (match[1].lower() == "yes", (min(10, max(1, int(match[2]))) - 1) / 9) if match else None
+    outcome = _OUTCOME.search(text)
+    process = _PROCESS.search(text, outcome.end()) if outcome else None
+    return (outcome[1].lower() == "yes", (min(10, max(1, int(process[1]))) - 1) / 9) if outcome and process else None
 
 
 def right(item: Row, answer: trace.Trace) -> bool:
@@ -144,24 +159,46 @@ class Attempt:
     judged_right: bool | None
 
 
-def attempts(items: Sequence[Row], teacher: Endpoint, judge: Endpoint, cfg: Config) -> list[Attempt]:
-    """Let the teacher answer every item along every path, and the judge score it."""
+def attempts(items: Sequence[Row], teacher: Endpoint, judge: Endpoint | None, cfg: Config) -> list[Attempt]:
+    """Let the teacher answer every item along every path, and the judge score it.
+
+    Without a judge the gold answer decides the outcome and the checker of the grammar rates the process, 1 or 0.
+    """
     asked = [(item, strategy) for item in items for strategy in cfg.strategies]
     prompts = [teacher_prompt(item, strategy) for item, strategy in asked]
     answers = teacher.complete(prompts, n=cfg.samples, seed=cfg.seed, temperature=cfg.temperature, max_tokens=512)
     flat = [(item, name, sample.text) for (item, name), samples in zip(asked, answers) for sample in samples]
+    if judge is None:
+        return [ruled(item, name, text, cfg) for item, name, text in flat]
     questions = [judge_prompt(item, text, gold_visible=cfg.gold_visible) for item, _, text in flat]
     verdicts = judge.complete(questions, n=1, seed=cfg.seed, temperature=0.0, max_tokens=64)
     found = []
     for (item, name, text), replies in zip(flat, verdicts):
-        read, parsed = verdict(replies[0].text), trace.parse(text)
+        said, parsed = verdict(replies[0].text), read(item, text)
         score = None
-        if read is not None:
-            outcome = right(item, parsed) if cfg.gold_visible and item.facts["gold"] is not None else read[0]
+        if said is not None:
+            outcome = right(item, parsed) if cfg.gold_visible and item.facts["gold"] is not None else said[0]
             quotes = trace.quotes_are_true(parsed, item.facts["contexts"])
-            score = sum(w * x for w, x in zip(cfg.weights, (outcome, quotes, read[1])))
-        found.append(Attempt(item, name, text, score, None if read is None else read[0]))
+            score = sum(w * x for w, x in zip(cfg.weights, (outcome, quotes, said[1])))
+        found.append(Attempt(item, name, text, score, None if said is None else said[0]))
     return found
+
+
+def ruled(item: Row, strategy: str, text: str, cfg: Config) -> Attempt:
+    """Return an attempt scored without a judge."""
+    parsed = read(item, text)
+    process = not faults(item, strategy, parsed)
+    quotes = trace.quotes_are_true(parsed, item.facts["contexts"])
+    score = sum(w * x for w, x in zip(cfg.weights, (right(item, parsed), quotes, process)))
+    return Attempt(item, strategy, text, score, None)
+
+
+def faults(item: Row, strategy: str, parsed: trace.Trace) -> tuple[str, ...]:
+    """Return what is wrong with an answer along a path, in words."""
+    return trace.check(
+        parsed, item.facts["contexts"], memory=item.facts["memory"], confidence=item.facts["confidence"],
+        segments=trace.STRATEGIES[strategy].segments,
+    )  # fmt: skip
 
 
 def cell_of(item: Row) -> conflict.Cell:
@@ -213,12 +250,8 @@ def taught(
     answers = teacher.complete(prompts, n=cfg.samples, seed=cfg.seed + 1, temperature=cfg.temperature, max_tokens=512)
     for item, name, samples in zip(listed, names, answers):
         for sample in samples:
-            parsed = trace.parse(sample.text)
-            faults = trace.check(
-                parsed, item.facts["contexts"], memory=item.facts["memory"], confidence=item.facts["confidence"],
-                segments=trace.STRATEGIES[name].segments,
-            )  # fmt: skip
-            if not faults and (right(item, parsed) or item.facts["gold"] is None):
+            parsed = read(item, sample.text)
+            if not faults(item, name, parsed) and (right(item, parsed) or item.facts["gold"] is None):
                 yield item, name, sample.text
                 break
 
@@ -238,8 +271,9 @@ def failure(item: Row, strategy: str, text: str, draw: random.Random) -> str | N
     """Return the same trace with the decision spoiled: the attacker's answer, stale memory, or a wrong reason."""
     parsed, facts = trace.parse(text), item.facts
     wrong = facts["target"] if facts["scenario"] in ("pca", "mixed") else facts["memory"]
-    if wrong is None or normalise(wrong) == normalise(parsed.answer or ""):
+    if wrong is None or normalise(wrong) == normalise(read(item, text).answer or ""):
         return None
+    wrong = trace.named(wrong, facts.get("options", ()))
     reason = "majority" if facts["scenario"] in ("pca", "mixed") else "memory confidence"
     if draw.random() < 0.15 and parsed.weigh != "no reason":
         wrong, reason = parsed.answer, "no reason"
@@ -252,7 +286,8 @@ def preference_rows(
 ) -> Iterator[Row]:
     """Yield pairs: the accepted answer against a failure, the student's own (`own`: item id -> text) half of the time.
 
-    Pairs whose lengths differ by more than 30 % are left out.
+    A failure whose length differs by more than 30 % is not used: the student's own gives way to a templated one, and
+    without either there is no pair.
     """
     draw = random.Random(f"pairs:{cfg.seed}")
     wanted = ("pca",) if cfg.directions == "attacks" else ("pca", "ike", "mixed")
@@ -260,10 +295,15 @@ def preference_rows(
         if item.facts["scenario"] not in wanted:
             continue
         mine = (own or {}).get(item.meta["id"])
-        rejected = mine if mine is not None and draw.random() < 0.5 else failure(item, strategy, text, draw)
-        if rejected is None or rejected == text or abs(len(rejected.split()) / len(text.split()) - 1) > 0.3:
-            continue
-        yield replace(sft_row(item, strategy, text, cfg), completion=None, chosen=text, rejected=rejected)
+        candidates = [mine if draw.random() < 0.5 else None, failure(item, strategy, text, draw)]
+        rejected = next((c for c in candidates if c is not None and c != text and alike(c, text)), None)
+        if rejected is not None:
+            yield replace(sft_row(item, strategy, text, cfg), completion=None, chosen=text, rejected=rejected)
+
+
+def alike(rejected: str, text: str) -> bool:
+    """Whether two answers differ by at most 30 % in their number of words."""
+    return abs(len(rejected.split()) / len(text.split()) - 1) <= 0.3
 
 
 def make(rows: Iterable[Row], endpoints: Mapping[str, Endpoint], cfg: Config) -> Iterator[Row]:

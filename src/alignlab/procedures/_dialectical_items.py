@@ -1,17 +1,14 @@
 """Where dialectical conflict items come from: the town, or a file in a published format."""
 
-import dataclasses
-import random
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignlab.core.answers import normalise
-from alignlab.core.types import Context, Model, Row
-from alignlab.data import adapters
+from alignlab.core.types import Context, Endpoint, Model, Row, Table
+from alignlab.engine.encode import Example, TooLong, encode
 from alignlab.engine.probes import Probe, closed_book
-from alignlab.evals.poisoned_context import INSTRUCTION
 from alignlab.world import conflicts, facts, grammar
 from alignlab.world.sets import ALL_CELLS
 
@@ -30,13 +27,30 @@ class Source:
     """probes -> what the report shows of memory"""
     instruction: str = ""
     oracle: Callable[[Row], str | None] | None = None
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     probes: dict[str, Probe] = field(default_factory=dict)
+    tables: Callable[[Mapping[str, Sequence[Mapping[str, Any]]]], dict[str, Table]] = lambda _: {}
+    """records by policy -> further tables of the report"""
+    file: Any = None
+    """the `_dialectical_files.File` behind the source, where it is one"""
 
-    def probe(self, ctx: Context, student: Model, samples: int, name: str = "memory probe") -> None:
-        """Ask the student every question without passages."""
+    def probe(self, ctx: Context, student: Any, samples: int, name: str = "memory probe", room: int = 32) -> None:
+        """Ask the student every question without passages; a file's items then get the scenario they have for it."""
+        if self.file is not None:
+            self.questions = self.file.measure(ctx, student, room)
         with ctx.stage(name, len(self.questions), len(self.questions)) as stage:
-            self.probes = probed(student, self.questions, self.instruction, samples, ctx.seed, stage.advance)
+            if self.file is None:
+                self.probes = probed(student, self.questions, self.instruction, samples, ctx.seed, stage.advance)
+            else:
+                self.probes = self.file.probe(student, samples, ctx.seed, stage.advance, room)
+                stage.done = stage.rows_out = len(self.probes)
+        if self.file is not None:
+            self.file.settle(ctx, self.probes)
+
+    def judge(self, ctx: Context) -> Endpoint | None:
+        """Return who scores answers: the judge; for a file without `--judge` nobody but gold answers and grammar."""
+        asked = self.file is None or "judge" in getattr(ctx, "specs", {"judge"})
+        return ctx.endpoint("judge") if asked else None
 
     def train(self, per_cell: int, seed: int) -> list[Row]:
         """Return items to search and learn from."""
@@ -86,76 +100,26 @@ def world(cues: conflicts.Cues) -> Source:
     )
 
 
-def file(spec: str, limit: int | None) -> Source:
-    """Return a file `ADAPTER:PATH` as a source. Its items keep their passages; memory is the student's own.
-
-    Attacks need a student that remembers the gold answer, edits one that remembers another: items that do not fit are
-    left out. Raises ValueError for a spec that names no adapter.
-    """
-    name, colon, path = spec.partition(":")
-    if not colon:
-        raise ValueError(f"--dataset {spec}: expected world: or ADAPTER:FILE with one of {', '.join(adapters.names())}")
-    rows = list(adapters.find(name).items(path))
-    kept = dict.fromkeys(row.facts["question"] for row in rows)
-    if limit is not None:
-        kept = dict.fromkeys(list(kept)[:limit])
-    rows = [row for row in rows if row.facts["question"] in kept]
-
-    def draw(probes: Probes, split: str, per_cell: int, seed: int, **conditions: Any) -> list[Row]:
-        if conditions:
-            raise ValueError(f"a file's items cannot be drawn under {', '.join(conditions)}; use the world for that")
-        cells: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-        for row in rows:
-            fitted = fit(row, probes[row.facts["question"]])
-            if fitted is not None and row.facts["split"] == split:
-                cells[row.facts["scenario"], row.facts["ratio"], len(row.facts["contexts"])].append(fitted)
-        shuffle = random.Random(f"items:{seed}").shuffle
-        for listed in cells.values():
-            shuffle(listed)
-        return [row for listed in cells.values() for row in listed[:per_cell]]
-
-    def describe(probes: Probes) -> dict[str, Any]:
-        gold = {row.facts["question"]: row.facts["gold"] for row in rows}
-        pairs = [(same(p.answer, gold[q]), p.confidence) for q, p in probes.items()]
-        return {"all": pairs}
-
-    return Source(
-        questions={question: question for question in kept},
-        draw=draw,
-        describe=describe,
-        instruction=INSTRUCTION,
-        notes=(f"The data are {name}'s, unchanged; memory is what this student answers without passages.",),
-    )
-
-
-def same(left: str | None, right: str | None) -> bool:
-    """Whether two answers are equal once normalised; nothing equals None."""
-    return left is not None and right is not None and normalise(left) == normalise(right)
-
-
-def fit(row: Row, probe: Probe) -> Row | None:
-    """Return the item with the student's memory in it; None where its scenario would mean nothing for this student.
-
-    An attack on a fact that the student does not know becomes an item of scenario `unknown` while most passages are
-    true, and is left out otherwise; so is an edit of what it knows already. Items without gold keep their scenario.
-    """
-    scenario, gold = row.facts["scenario"], row.facts["gold"]
-    knows = same(probe.answer, gold)
-    if gold is not None and scenario in ("pca", "clean") and not knows:
-        scenario = "unknown" if row.facts["k"] == 0 else None
-    elif gold is not None and scenario in ("ike", "mixed") and knows:
-        scenario = None
-    if scenario is None:
-        return None
-    memory = {"memory": probe.answer, "confidence": probe.confidence, "scenario": scenario}
-    return dataclasses.replace(row, facts={**row.facts, **memory})
-
-
 def open_source(dataset: str | None, limit: int | None, cues: conflicts.Cues) -> Source:
     """Return the source that `--dataset` names; the town by default."""
     if dataset is None or dataset.startswith("world:"):
         return world(cues)
+    from alignlab.procedures._dialectical_files import file
+
     return file(dataset, limit)
+
+
+def encoded(ctx: Context, rows: Sequence[Row], model: Any) -> list[Example]:
+    """Return the tokenised rows; those that the model has no room for are left out and counted."""
+    found = []
+    for row in rows:
+        with contextlib.suppress(TooLong):
+            found.append(encode(row, model.tokenizer, max_length=model.context_length))
+    if len(found) < len(rows):
+        with ctx.stage("training rows that the model can hold", len(rows), len(rows)) as stage:
+            stage.rows_out = len(found)
+            stage.reason = f"prompt and answer are longer than the model's {model.context_length} tokens"
+    return found
 
 
 def share(pairs: Sequence[tuple[bool, float]], index: int) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 from alignlab.core import conflict
 from alignlab.core.types import Figure, Metric, Result, Row, Table
-from alignlab.evals.poisoned_context import RATIOS, hit, parts
+from alignlab.evals.poisoned_context import averaged, hit, most_edits, parts
 from alignlab.stats import bootstrap
 
 Record = Mapping[str, Any]
@@ -20,9 +20,10 @@ METRICS = ("asr", "es", "clean", "unknown", "mixed", "strict", "unparsed", "fait
 
 
 def _at(records: Sequence[Record], scenario: str, key: str, ratio: float | None = None) -> bootstrap.Part:
+    most = most_edits(records)
     chosen = [
         r for r in records
-        if r["scenario"] == scenario and (ratio is None or abs(r["ratio"] - ratio) < 0.05) and (scenario != "ike" or r["n"] >= 5)
+        if r["scenario"] == scenario and (ratio is None or abs(r["ratio"] - ratio) < 0.05) and (scenario != "ike" or r["n"] >= most)
     ]  # fmt: skip
     return bootstrap.Part(values=[hit(r)[key] for r in chosen], clusters=[r["cluster"] for r in chosen])
 
@@ -33,7 +34,7 @@ def _weighted(part: bootstrap.Part, weight: float) -> bootstrap.Part:
 
 def _attacks(records: Sequence[Record], key: str = "attacked", sign: float = 1.0) -> list[bootstrap.Part]:
     """Return the attack cells with one weight per ratio that occurs, so that they sum to the mean over ratios."""
-    found = [part for ratio in RATIOS if (part := _at(records, "pca", key, ratio)).values]
+    found = [part for ratio in averaged(records) if (part := _at(records, "pca", key, ratio)).values]
     found = found or [part for part in [_at(records, "pca", key)] if part.values]
     return [_weighted(part, sign / len(found)) for part in found]
 

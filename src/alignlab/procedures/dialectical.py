@@ -15,7 +15,6 @@ from typing import Any
 from alignlab.core import conflict
 from alignlab.core.cards import Card, Claim
 from alignlab.core.types import Context, Result, Row
-from alignlab.engine.encode import encode
 from alignlab.engine.load import LanguageModel, Lora, load, save
 from alignlab.engine.steered import Steered
 from alignlab.evals import poisoned_context
@@ -128,8 +127,9 @@ def run(ctx: Context, cfg: Config) -> Result:
 
         return _dialectical_study.run(ctx, cfg)
     began = time.monotonic()
-    student = load(ctx.model)
     source = sources.open_source(ctx.dataset, ctx.limit, cfg.cues)
+    ctx.endpoint("teacher")  # a flag that is missing is said before hours of probing
+    student = load(ctx.model)
     found = Evidence()
     learnt = align(ctx, cfg, student, source, found)
     found.test = source.test(cfg.test_per_cell, ctx.seed)
@@ -139,7 +139,8 @@ def run(ctx: Context, cfg: Config) -> Result:
     if source.oracle is not None:
         found.records["oracle"] = by_rule(found.test, source.oracle)
     found.numbers["seconds"] = time.monotonic() - began
-    return pages.result(found, source.notes)
+    made = pages.result(found, source.notes)
+    return dataclasses.replace(made, tables={**made.tables, **source.tables(found.records)})
 
 
 def baselines(student: LanguageModel) -> dict[str, Any]:
@@ -155,7 +156,7 @@ def align(
     ctx: Context, cfg: Config, student: LanguageModel, source: sources.Source, found: Evidence, name: str = "da"
 ) -> LanguageModel:
     """Return a tuned copy of the student: probe, search, write, tune. `found` receives what the report shows."""
-    source.probe(ctx, student, cfg.probes)
+    source.probe(ctx, student, cfg.probes, room=cfg.max_tokens)
     found.recall = source.describe(source.probes)
     accepted, options = written(ctx, cfg, source, found)
     rows = [pipeline.sft_row(item, path, text, options) for item, path, text in accepted]
@@ -163,7 +164,7 @@ def align(
     learnt = load(ctx.model, lora=lora)
     folder = ctx.folder / name
     settings = tuning(cfg, ctx.seed, cfg.sft_steps, cfg.learning_rate, student.context_length)
-    examples = [encode(row, learnt.tokenizer, max_length=student.context_length) for row in rows]
+    examples = sources.encoded(ctx, rows, learnt)
     found.numbers |= _timed(found, "tuning", lambda: train(
         learnt, examples, sft.loss, settings, folder / "sft", objective_config=sft.Config()))  # fmt: skip
     if cfg.dpo_steps:
@@ -179,7 +180,7 @@ def written(
     options = pipeline.Config(
         mode=cfg.mode, target=cfg.target, directions=cfg.directions, seed=ctx.seed, instruction=source.instruction
     )  # type: ignore[arg-type]
-    teacher, judge = ctx.endpoint("teacher"), ctx.endpoint("judge")
+    teacher, judge = ctx.endpoint("teacher"), source.judge(ctx)
     items = source.train(cfg.search_per_cell, ctx.seed + 1000)
     with ctx.stage("search for reasoning paths", len(items), len(items)) as stage:
         attempts = pipeline.attempts(items, teacher, judge, options)
@@ -212,7 +213,7 @@ def preferred(
         rows = list(pipeline.preference_rows(accepted, options, own))
         stage.rows_out = len(rows)
     settings = tuning(cfg, ctx.seed, cfg.dpo_steps, cfg.dpo_learning_rate, learnt.context_length)
-    examples = [encode(row, learnt.tokenizer, max_length=learnt.context_length) for row in rows]
+    examples = sources.encoded(ctx, rows, learnt)
     reference = load(save_to(learnt, folder / "sft-model"))
     objective = dpo.Config(beta=cfg.beta, nll_weight=cfg.nll_weight)
     train(learnt, examples, dpo.loss, settings, folder / "dpo", objective_config=objective, reference=reference)
