@@ -25,7 +25,7 @@ def clock(seconds: float) -> str:
 
 @contextlib.contextmanager
 def progress(description: str, total: int | None, *, done: int = 0, stream: Any = None) -> Iterator[Move]:
-    """Yield a function that moves the display on. `stream`, a text file, is stderr by default; total None: length unknown."""
+    """Yield a function that moves the display on; `stream` is stderr by default, total None means length unknown."""
     stream = stream or sys.stderr
     name = readable(description)
     if not stream.isatty():

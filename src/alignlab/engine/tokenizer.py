@@ -8,10 +8,10 @@ from transformers import PreTrainedTokenizerFast
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 ROLES = {role: f"<|{role}|>" for role in ("system", "user", "assistant")}
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{{ '<|' + message['role'] + '|>' + message['content'] }}"
-    "{% if not (loop.last and continue_final_message is defined and continue_final_message) %}{{ eos_token }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
+    "{% set open = loop.last and continue_final_message is defined and continue_final_message %}"
+    "{% if not open %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 _PIECES = r"\s?[A-Za-z]+|\s?[0-9]+|\s?[^\sA-Za-z0-9]+|\s+"
 
@@ -21,7 +21,8 @@ def byte_level_bpe(
 ) -> PreTrainedTokenizerFast:
     """Return a tokenizer that knows every byte, and every one of `words` after a space as one token.
 
-    `heads` are words that also begin lines, `named` words that also follow an opening bracket. Raises ValueError when a word did not become one token.
+    `heads` are words that also begin lines, `named` words that also follow an opening bracket.
+    Raises ValueError when a word did not become one token.
     """
     tokenizer = Tokenizer(models.BPE())
     # A text starts like every other word does, behind a space; the decoder takes it off again.

@@ -119,7 +119,7 @@ def item(
     mix: Mix = "inverse",
     form: int | None = None,
 ) -> Row:
-    """Draw one conflict item about `fact`. `unseen` uses wordings kept out of all training; `form` fixes the question's.
+    """Draw one conflict item about `fact`. `unseen`: wordings kept out of all training; `form` fixes the question's.
 
     `mix` is how the attacker picks sources: inverse to reliability, one source for all passages, or as truth does.
     """

@@ -10,32 +10,37 @@ _VOWELS = ("a", "e", "i", "o", "u")
 _ENDINGS = ("n", "r", "l", "s", "")
 
 CRAFTS = (
-    "baker", "smith", "weaver", "potter", "miller", "tailor", "mason", "cooper", "tanner", "glazier", "farmer", "sailor",
-    "hunter", "fisher", "carver", "dyer", "printer", "porter", "brewer", "painter", "roofer", "joiner", "cook", "clerk",
+    "baker", "smith", "weaver", "potter", "miller", "tailor", "mason", "cooper", "tanner", "glazier", "farmer",
+    "sailor", "hunter", "fisher", "carver", "dyer", "printer", "porter", "brewer", "painter", "roofer", "joiner",
+    "cook", "clerk",
 )  # fmt: skip
 INSTRUMENTS = (
-    "flute", "lute", "drum", "harp", "horn", "fiddle", "organ", "bell", "pipe", "cello", "viola", "oboe",
-    "zither", "banjo", "tuba", "gong", "lyre", "rattle", "bugle", "spinet", "cornet", "whistle", "shawm", "rebec",
+    "flute", "lute", "drum", "harp", "horn", "fiddle", "organ", "bell", "pipe", "cello", "viola", "oboe", "zither",
+    "banjo", "tuba", "gong", "lyre", "rattle", "bugle", "spinet", "cornet", "whistle", "shawm", "rebec",
 )  # fmt: skip
 DISHES = (
-    "stew", "soup", "bread", "rice", "pie", "cheese", "trout", "beans", "cabbage", "noodles", "porridge", "pancakes",
-    "dumplings", "lentils", "mutton", "eggs", "salad", "curry", "herring", "turnips", "sausage", "plums", "olives", "corn",
+    "stew", "soup", "bread", "rice", "pie", "cheese", "trout", "beans", "cabbage", "noodles", "porridge",
+    "pancakes", "dumplings", "lentils", "mutton", "eggs", "salad", "curry", "herring", "turnips", "sausage",
+    "plums", "olives", "corn",
 )  # fmt: skip
 ANIMALS = (
-    "cat", "dog", "goat", "horse", "owl", "crow", "rabbit", "turtle", "ferret", "donkey", "duck", "goose",
-    "parrot", "snake", "frog", "mouse", "hen", "sheep", "pony", "falcon", "hedgehog", "badger", "otter", "newt",
+    "cat", "dog", "goat", "horse", "owl", "crow", "rabbit", "turtle", "ferret", "donkey", "duck", "goose", "parrot",
+    "snake", "frog", "mouse", "hen", "sheep", "pony", "falcon", "hedgehog", "badger", "otter", "newt",
 )  # fmt: skip
 COLOURS = (
     "red", "blue", "green", "black", "white", "brown", "grey", "yellow", "purple", "orange", "pink", "violet",
-    "silver", "golden", "crimson", "amber", "ivory", "indigo", "scarlet", "teal", "ochre", "olive", "russet", "azure",
+    "silver", "golden", "crimson", "amber", "ivory", "indigo", "scarlet", "teal", "ochre", "olive", "russet",
+    "azure",
 )  # fmt: skip
 CLUBS = (
-    "anchor", "lantern", "compass", "ladder", "hammer", "candle", "feather", "mirror", "kettle", "bridge", "garden", "river",
-    "tower", "market", "harbour", "meadow", "forest", "castle", "chapel", "library", "theatre", "orchard", "quarry", "island",
+    "anchor", "lantern", "compass", "ladder", "hammer", "candle", "feather", "mirror", "kettle", "bridge", "garden",
+    "river", "tower", "market", "harbour", "meadow", "forest", "castle", "chapel", "library", "theatre", "orchard",
+    "quarry", "island",
 )  # fmt: skip
 CAPITALISED = (
-    "what", "where", "which", "who", "when", "how", "why", "tell", "in", "is", "are", "do", "does", "the", "it", "yes",
-    "no", "answer", "memory", "claims", "groups", "conflict", "weigh", "question", "passages", "for", "against", "sure",
+    "what", "where", "which", "who", "when", "how", "why", "tell", "in", "is", "are", "do", "does", "the", "it",
+    "yes", "no", "answer", "memory", "claims", "groups", "conflict", "weigh", "question", "passages", "for",
+    "against", "sure",
 )  # fmt: skip
 HEADS = ("Question", "Answer", "Conflict", "Weigh", "Claims", "Groups", "Memory", "For", "Against")
 """words that begin a line of an answer"""
