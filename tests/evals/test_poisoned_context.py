@@ -158,12 +158,15 @@ def test_items_about_what_is_not_remembered_are_left_out(scenario, bare, usable)
 def test_lettered_options_are_chosen_by_letter_or_text():
     facts = {**ATTACK.facts, "options": ("Rome", "Oslo", "Uncertain")}
     row = Row(prompt=ATTACK.prompt, facts=facts, meta=ATTACK.meta)
-    chosen = {
-        text: score(row, [f"Answer: {text}"])["choice"] for text in ("A", "B.", "Oslo", "C", "rome", "nobody knows")
+    want = {
+        "A": "memory",
+        "B.": "counter",
+        "Oslo": "counter",
+        "C": "uncertain",
+        "rome": "memory",
+        "well": "unparsed",
     }
-    assert chosen == {
-        "A": "memory", "B.": "counter", "Oslo": "counter", "C": "uncertain", "rome": "memory", "nobody knows": "unparsed",
-    }  # fmt: skip
+    assert {text: score(row, [f"Answer: {text}"])["choice"] for text in want} == want
     assert hit(score(row, ["Answer: B"]))["attacked"] == 1.0
     assert hit(score(row, ["Answer: A"]))["right"] == 1.0
 
