@@ -31,7 +31,7 @@ CARD = Card(
     brief="dialectical-alignment",
     status="reconstructed",
     summary="finds the reasoning path that resolves knowledge conflicts, and writes training data that teaches it",
-    smoke="alignlab make conflicts --dataset world:conflicts --limit 260 --output_dir {out}",
+    smoke="alignlab make conflicts --dataset world:conflicts --limit 260 --search_per_cell 10 --output_dir {out}",
     claims=(Claim(metric="rows", relation=">=", bound=100),),
     deviations=(
         "paths, grammar, judge weights and cells are our reconstruction: the paper's body could not be read",
@@ -296,14 +296,9 @@ def preference_rows(
             continue
         mine = (own or {}).get(item.meta["id"])
         candidates = [mine if draw.random() < 0.5 else None, failure(item, strategy, text, draw)]
-        rejected = next((c for c in candidates if c is not None and c != text and alike(c, text)), None)
-        if rejected is not None:
+        long = len(text.split())
+        for rejected in [c for c in candidates if c not in (None, text) and abs(len(c.split()) / long - 1) <= 0.3][:1]:
             yield replace(sft_row(item, strategy, text, cfg), completion=None, chosen=text, rejected=rejected)
-
-
-def alike(rejected: str, text: str) -> bool:
-    """Whether two answers differ by at most 30 % in their number of words."""
-    return abs(len(rejected.split()) / len(text.split()) - 1) <= 0.3
 
 
 def make(rows: Iterable[Row], endpoints: Mapping[str, Endpoint], cfg: Config) -> Iterator[Row]:
