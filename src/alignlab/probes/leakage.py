@@ -2,9 +2,10 @@
 
 At poisoned share 1 an attack on memory (PCA) and an edit of memory (IKE) have one form: every passage contradicts what
 the model knows. A classifier of word counts, cross-validated by fact, must then be at chance when all cues are off;
-above chance it has found the generator's fingerprints, and so will a model. With the cues on it must be above chance,
-else the probe is blind (positive control); to what only relations between words show (consistency, type) it is. Dialectical Alignment's control (arXiv 2404.00486; reconstructed). Reads
-rows alone, no model. Accuracy in [0, 1], mean over items, interval clustered by fact.
+above chance it has found the generator's fingerprints, and so will a model. With the cues on it must be above chance
+(positive control), or the probe is blind, as it is to relations between words: consistency and type. Dialectical
+Alignment's control (arXiv 2404.00486; reconstructed). Reads rows, no model. Accuracy in [0, 1], mean over items,
+interval clustered by fact.
 """
 
 from collections.abc import Sequence
