@@ -34,6 +34,11 @@ def split(text: str) -> tuple[list[str], str]:
     return [f"1{match[1]}" for match in _BLOCK.finditer(evidence)], mark.strip() + rest
 
 
+def is_retrieval(text: str) -> bool:
+    """Whether a text has passages in front of its question."""
+    return f"\n{QUESTION}" in text
+
+
 def text_of(prompt: Prompt) -> str:
     """Return the last user turn of a prompt, or the prompt itself when it is plain text."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]

@@ -29,9 +29,7 @@ def share(terms: tuple[Term, ...], denominators: Mapping[str, float]) -> Tensor:
     """
     if not terms:
         raise ValueError("a loss returned no term; return at least one Term")
-    parts = [
-        term.weight * term.num.sum() / denominators[term.name] for term in terms if denominators[term.name] != 0.0
-    ]
+    parts = [term.weight * term.num.sum() / denominators[term.name] for term in terms if denominators[term.name] != 0.0]
     return torch.stack(parts).sum() if parts else terms[0].num.sum() * 0.0
 
 

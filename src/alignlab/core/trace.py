@@ -145,8 +145,16 @@ def parse(text: str) -> Trace:
         if name not in order:
             order.append(name)
     answer = answers[0] if len(answers) == 1 and answers[0] else None
-    listed = {key: tuple(found.pop(key)) for key in ("claims", "groups", "debate")}
-    return Trace(**listed, **found, answer=answer, order=tuple(order))
+    return Trace(
+        claims=tuple(found["claims"]),
+        groups=tuple(found["groups"]),
+        conflict=found.get("conflict"),
+        memory=found.get("memory"),
+        debate=tuple(found["debate"]),
+        weigh=found.get("weigh"),
+        answer=answer,
+        order=tuple(order),
+    )
 
 
 def chosen(answer: str | None, options: Sequence[str]) -> str | None:
@@ -241,7 +249,5 @@ def check(
 def quotes_are_true(trace: Trace, contexts: Sequence[Mapping[str, Any]]) -> bool:
     """Whether every quoted claim really stands in its passage (w_f of the judge's score)."""
     return all(
-        0 < index <= len(contexts) and _stands_in(span, contexts[index - 1])
-        for index, span, _ in trace.claims
-        if span
+        0 < index <= len(contexts) and _stands_in(span, contexts[index - 1]) for index, span, _ in trace.claims if span
     )

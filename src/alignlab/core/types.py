@@ -139,7 +139,7 @@ class Endpoint(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """What every method signature takes; composites (mixtures, contrastive contexts, steered models) show the same face."""
+    """What every method takes; composites (mixtures, contrastive contexts, steered models) show the same face."""
 
     identity: str
     tokenizer: Any

@@ -41,6 +41,8 @@ class Lora:
     """on the adapter's input, in [0, 1)"""
     target_modules: str | tuple[str, ...] = "all-linear"
     """module names, or all linear layers but the head"""
+    seed: int = 0
+    """of A's first values, so that a run that is started again finds the same adapter"""
 
 
 @dataclass
@@ -270,7 +272,9 @@ def _put_fresh(model: LanguageModel, lora: Lora) -> None:
         task_type="CAUSAL_LM", r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
         target_modules=wanted if isinstance(wanted, str) else list(wanted),
     )  # fmt: skip
-    model.module = get_peft_model(model.module, config)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(lora.seed)
+        model.module = get_peft_model(model.module, config)
 
 
 def save(model: LanguageModel, folder: str | os.PathLike[str]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from alignlab.core import files
 from alignlab.core.answers import final_answer
 from alignlab.core.cards import Card, Claim
 from alignlab.core.trace import MARKER
@@ -55,14 +56,14 @@ CARD = Card(
 class Config:
     """Size and schedule."""
 
-    closed_book_steps: int = 1000
+    closed_book_steps: int = 800
     """optimiser steps on documents and closed-book talk, >= 1"""
-    reading_steps: int = 600
+    reading_steps: int = 1600
     """optimiser steps on reading, with closed-book talk mixed in so that nothing is forgotten, >= 1"""
     batch: int = 32
     """rows of about 90 tokens per step, >= 1"""
     learning_rate: float = 2e-3
-    """peak of the first step; the second peaks at 0.6 of it"""
+    """peak of the first step; the second peaks at three quarters of it"""
     hidden: int = 192
     """width of the model"""
     layers: int = 4
@@ -108,8 +109,9 @@ def mixed(streams: dict[str, Iterator[Row]], pattern: str, rows: int, words: Any
 
 
 def follows(model: Model, town: Town, seed: int, n: int) -> float:
-    """Return how often greedy answers say what the passages say, on fresh reading tasks."""
-    rows = list(itertools.islice(texts.reading(town, seed), n))
+    """Return how often greedy answers say what the passages say, on fresh reading tasks about what changed."""
+    tasks = (row for row in texts.reading(town, seed) if row.facts["kind"] == "changed")
+    rows = list(itertools.islice(tasks, n))
     answers = model.sample([row.prompt for row in rows], temperature=0.0, max_tokens=12)
     return sum(final_answer(a[0].text, MARKER) == row.facts["gold"] for a, row in zip(answers, rows)) / n
 
@@ -159,7 +161,7 @@ def run(ctx: Context, cfg: Config) -> Result:
     talk, rng = texts.closed_book(town, ctx.seed), {"d": texts.documents(town, ctx.seed)}
     steps = (
         ("closed_book", "dC", cfg.closed_book_steps, cfg.learning_rate),
-        ("reading", "RrCRRrCR", cfg.reading_steps, 0.6 * cfg.learning_rate),
+        ("reading", "RrCRRrCR", cfg.reading_steps, 0.75 * cfg.learning_rate),
     )
     streams = rng | {"c": talk, "r": texts.reading(town, ctx.seed)}
     losses = {}
@@ -174,7 +176,7 @@ def run(ctx: Context, cfg: Config) -> Result:
             for example in mixed(streams, pattern, rows, model.tokenizer):
                 examples.append(example)
                 stage.advance()
-                settings = TrainConfig(
+        settings = TrainConfig(
             learning_rate=rate, per_device_train_batch_size=cfg.batch, max_steps=count, warmup_ratio=0.05,
             lr_scheduler_type="cosine", weight_decay=0.01, adam_beta2=0.95, bf16=True, seed=ctx.seed,
             save_steps=max(1, count // 4), save_total_limit=1, resume_from_checkpoint=True, max_length=512,
@@ -186,6 +188,6 @@ def run(ctx: Context, cfg: Config) -> Result:
     result = measure(model, town, cfg, ctx.seed, losses)
     if cfg.install:
         target = Path(str(resources.files("alignlab.world").joinpath("weights", "tiny")))
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(ctx.folder / "model", target)
+        with files.replacing_folder(target) as beside:
+            shutil.copytree(ctx.folder / "model", beside, dirs_exist_ok=True)
     return result

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignlab.core.cards import Card, Claim
-from alignlab.core.evidence import QUESTION, ask, split, text_of
+from alignlab.core.evidence import QUESTION, ask, is_retrieval, split, text_of
 from alignlab.core.types import Intervention, Model, Prompt, Sample
 from alignlab.engine.contrast import contrast
 
@@ -45,8 +45,15 @@ def intervene(artifact: None, cfg: Config, tools: Any) -> Intervention:
     del artifact, tools
 
     def decode(model: Model, prompts: Sequence[Prompt], **options: Any) -> list[list[Sample]]:
-        bare = [ask(split(text_of(prompt))[1].removeprefix(QUESTION).strip()) for prompt in prompts]
-        answers = contrast(model, prompts, bare, cfg.weight, options.get("max_tokens", 256))
+        answers = contrast(
+            model, prompts, [_without(prompt) for prompt in prompts], cfg.weight, options.get("max_tokens", 256)
+        )
         return [[answer] * options.get("n", 1) for answer in answers]
 
     return Intervention(spec=f"contrastive_context({cfg.weight:g})", decode=decode)
+
+
+def _without(prompt: Prompt) -> Prompt:
+    """Return the prompt without its passages; one that has none stays as it is."""
+    text = text_of(prompt)
+    return ask(split(text)[1].removeprefix(QUESTION).strip()) if is_retrieval(text) else prompt

@@ -12,7 +12,7 @@ from typing import Any
 
 from alignlab.core.answers import final_answer, normalise
 from alignlab.core.cards import Card, Claim
-from alignlab.core.evidence import QUESTION, ask, split, text_of
+from alignlab.core.evidence import ask, is_retrieval, split, text_of
 from alignlab.core.trace import MARKER
 from alignlab.core.types import Intervention, Model, Prompt, Sample
 
@@ -47,19 +47,22 @@ def intervene(artifact: None, cfg: Config, tools: Any) -> Intervention:
     del artifact, tools
 
     def decode(model: Model, prompts: Sequence[Prompt], **options: Any) -> list[list[Sample]]:
-        parts = [split(text) if f"\n{QUESTION}" in (text := text_of(prompt)) else ([], "") for prompt in prompts]
-        alone = [ask(f"{block}\n{question}") for blocks, question in parts for block in blocks]
-        bare = [prompt for prompt, (blocks, _) in zip(prompts, parts) if not blocks]
-        answers = iter(model.sample(alone, **{**options, "n": 1, "temperature": 0.0}) if alone else ())
-        without = iter(model.sample(bare, **options) if bare else ())
-        return [
-            [_vote([next(answers)[0] for _ in blocks], cfg.least_votes)] * options.get("n", 1)
-            if blocks
-            else next(without)
-            for blocks, _ in parts
-        ]
+        isolated = [_isolated(prompt) for prompt in prompts]
+        flat = [alone for group in isolated for alone in group]
+        answers = iter(model.sample(flat, **{**options, "n": 1, "temperature": 0.0}))
+        given = [[next(answers)[0] for _ in group] for group in isolated]
+        return [[_vote(samples, cfg.least_votes)] * options.get("n", 1) for samples in given]
 
     return Intervention(spec=f"majority({cfg.least_votes})", decode=decode)
+
+
+def _isolated(prompt: Prompt) -> list[Prompt]:
+    """Return one prompt per passage; a prompt without passages is asked as it is."""
+    text = text_of(prompt)
+    if not is_retrieval(text):
+        return [prompt]
+    blocks, question = split(text)
+    return [ask(f"{block}\n{question}") for block in blocks]
 
 
 def _vote(samples: Sequence[Sample], least: int) -> Sample:

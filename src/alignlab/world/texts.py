@@ -76,7 +76,7 @@ def reading(town: Town, seed: int) -> Iterator[Row]:
     everything, remembered = list(town.facts.values()), _by_frequency(town, draw)
     for number in itertools.count():
         (n,) = draw.choices(list(READING_SIZES), weights=list(READING_SIZES.values()))
-        kind = draw.choices(("changed", "unrelated", "pointed"), weights=(0.65, 0.2, 0.15))[0]
+        kind = draw.choices(("changed", "unrelated", "pointed"), weights=(0.6, 0.25, 0.15))[0]
         fact = next(remembered) if kind == "unrelated" else draw.choice(everything)
         if kind == "changed":
             contexts, answer = _about(fact, n, draw)
