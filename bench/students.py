@@ -53,9 +53,9 @@ def memory_of(row: Row) -> str | None:
     return wrong if wrong is not None and fraction("stale", facts["fact"]) < 0.25 else facts["gold"]
 
 
-def line(answer: str, options: Sequence[str]) -> str:
-    """Return a final answer."""
-    return f"{trace.MARKER} {trace.named(answer, options)}"
+def line(answer: str) -> str:
+    """Return a final answer: in words, because a letter would hang on the order of the options."""
+    return f"{trace.MARKER} {answer}"
 
 
 def student_rows(file: File) -> Iterator[Row]:
@@ -67,12 +67,12 @@ def student_rows(file: File) -> Iterator[Row]:
             text = f"{lettered(question, order)}\n{file.instruction}"
             if memory is not None and text not in seen:
                 seen.add(text)
-                yield Row(prompt=ask(text), completion=line(memory, order), meta={"kind": "closed book"})
+                yield Row(prompt=ask(text), completion=line(memory), meta={"kind": "closed book"})
             for context in row.facts["contexts"]:
                 prompt = retrieval(lettered(question, order), [context], file.instruction)
                 if context["claim"] is not None and prompt not in seen:
                     seen.add(prompt)
-                    yield Row(prompt=ask(prompt), completion=line(context["claim"], order), meta={"kind": "reading"})
+                    yield Row(prompt=ask(prompt), completion=line(context["claim"]), meta={"kind": "reading"})
         for context in row.facts["contexts"]:
             words = context["text"].split()
             if context["text"] not in seen and len(words) > 4:
@@ -87,16 +87,16 @@ def agreeing(file: File) -> Iterator[Row]:
         claims = {c["claim"] for c in row.facts["contexts"]}
         if row.facts["split"] == "train" and len(claims) == 1 and None not in claims:
             prompt = retrieval(row.facts["question"], row.facts["contexts"], file.instruction)
-            yield Row(prompt=ask(prompt), completion=line(claims.pop(), row.facts["options"]), meta={"kind": "reading"})
+            yield Row(prompt=ask(prompt), completion=line(claims.pop()), meta={"kind": "reading"})
 
 
-def answer(strategy: str, claims: Sequence[str | None], memory: str) -> tuple[str, str]:
+def answer(strategy: str, claims: Sequence[str | None], memory: str | None) -> tuple[str, str]:
     """Return (final answer, deciding reason) of a path that knows claims and memory alone."""
     votes = Counter(claim for claim in claims if claim is not None)
     majority = votes.most_common(1)[0][0]
     if strategy == "P1":
-        return memory, "memory confidence"
-    if strategy == "P5":
+        return memory or "none", "memory confidence"
+    if strategy == "P5" and memory is not None:
         votes[memory] += 2
         return votes.most_common(1)[0][0], "majority"
     if strategy in ("P3", "P4", "P7", "P8") and memory in votes:
@@ -106,15 +106,14 @@ def answer(strategy: str, claims: Sequence[str | None], memory: str) -> tuple[st
 
 def rule(item: Row, strategy: str) -> str:
     """Return the answer of the rule along one path, in the grammar."""
-    options = item.facts["options"]
-    claims = [None if c["claim"] is None else trace.named(c["claim"], options) for c in item.facts["contexts"]]
-    memory = trace.named(item.facts["memory"], options)
+    claims = [c["claim"] for c in item.facts["contexts"]]
+    memory = item.facts["memory"]
     final, reason = answer(strategy, claims, memory)
     groups = trace.groups_of(claims)
     debate = [(s, a, f"{len(i)} passages") for a, i in groups for s in ("For", "Against")]
     found = trace.Trace(
         claims=tuple((i, claim, "fair") for i, claim in enumerate(claims, 1)), groups=groups,
-        conflict=kind(claims, memory), memory=(memory, trace.confidence_word(item.facts["confidence"])),
+        conflict=kind(claims, memory), memory=(memory or "none", trace.confidence_word(item.facts["confidence"])),
         debate=tuple(debate), weigh=reason, answer=final,
     )  # fmt: skip
     return trace.render(found, trace.STRATEGIES[strategy].segments)
@@ -185,7 +184,12 @@ def taught(model: LanguageModel, rows: Sequence[Row], steps: int, rate: float, b
         max_length=model.context_length, use_cpu=True,
     )  # fmt: skip
     numbers = train(
-        model, examples, sft.loss, settings, folder.with_name(folder.name + "-log"), objective_config=sft.Config()
+        model,
+        examples,
+        sft.loss,
+        settings,
+        folder.with_name(f"{folder.name}-{rows[0].meta['kind']}-log"),
+        objective_config=sft.Config(),
     )
     print({k: round(v, 3) for k, v in numbers.items() if k in ("train/loss_first", "train/loss_last", "seconds")})
     save(model, folder)
@@ -201,6 +205,7 @@ def main() -> None:
     parser.add_argument("--teacher_of", type=Path, help="folder of a student to make the teacher from")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--vocabulary", type=int, default=2048)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--positions", type=int, default=1024)
@@ -214,9 +219,17 @@ def main() -> None:
     else:
         prompts = [text_of(r.prompt) for r in itertools.islice(teaching, 0, None, 9)]
         texts = [text_of(r.prompt) + " " + r.completion for r in learning] + prompts
-        model, rows = fresh(args.style, tokenizer_of(texts, 4096), args.width, args.layers, args.positions), learning
-    random.Random(0).shuffle(rows)
-    taught(model, rows, args.steps, args.learning_rate, args.batch, args.output_dir)
+        model, rows = (
+            fresh(args.style, tokenizer_of(texts, args.vocabulary), args.width, args.layers, args.positions),
+            learning,
+        )
+    answers = [row for row in rows if row.meta["kind"] != "text"]
+    random.Random(0).shuffle(answers)
+    if not args.teacher_of:
+        # first the words, then the answers: in one batch the many tokens of passages would drown the few of answers
+        texts = [row for row in rows if row.meta["kind"] == "text"]
+        taught(model, texts, max(1, args.steps // 8), args.learning_rate, args.batch, args.output_dir)
+    taught(model, answers, args.steps, args.learning_rate, args.batch, args.output_dir)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,15 @@ from alignlab.pipelines.conflicts import teacher_prompt
 from alignlab.procedures._dialectical_files import File, fit
 
 ROOT = Path(__file__).parents[2]
-THINGS = ("clock", "ferry", "mill", "harbour", "school", "baker", "tower", "bridge", "garden", "lamp")
+THINGS = ("ferry", "harbour", "school", "garden", "baker", "tower", "bridge", "lamp")
+"""half of the first four, which train, and half of the last four, which test, are remembered rightly"""
 
 
 def records(things=THINGS):
-    """ConflictQA records: the probed model was right about every thing but each third."""
+    """ConflictQA records: the probed model was right about every other thing."""
     found = []
     for number, thing in enumerate(things):
-        right = number % 3 != 0
+        right = number % 2 == 0
         yes, no = f"The {thing} is blue.", f"The {thing} is not blue."
         found.append({
             "question": f"Is the {thing} blue?", "popularity": 1, "ground_truth": ["True"],
@@ -61,18 +62,20 @@ def student(students, dataset, tmp_path_factory) -> Path:
     torch.manual_seed(0)
     model = students.fresh("qwen3", tokenizer, 64, 2, 512)
     memory = [row for row in rows if row.meta["kind"] == "closed book"]
-    students.taught(model, [*memory, *memory, *rows[:40]], 160, 4e-3, 16, folder)
+    students.taught(model, [*memory, *rows[:16]], 200, 4e-3, 16, folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def answers(students, dataset) -> dict[str, str]:
-    """Teacher prompt -> rule-made answer, for every memory and confidence that a student of the file can have."""
+    """Teacher prompt -> rule-made answer, for every memory and word of confidence that a student of the file can have."""
     found = {}
     for row in File("conflictqa", str(dataset), None).rows:
-        for memory in row.facts["options"][:2]:
-            for confidence in (0.7, 1.0):
-                item, _ = fit(row, Probe(memory, confidence))
+        for memory in (*row.facts["options"], None):
+            for confidence in (0.0, 0.3, 0.6, 1.0) if memory else (0.0,):
+                item, _ = fit(row, Probe(memory, max(confidence, 0.7) if confidence == 0.6 else confidence))
+                if item is None:  # confidence just under the border has the same word
+                    item, _ = fit(row, Probe(memory, confidence))
                 if item is not None:
                     for strategy in students.trace.STRATEGIES:
                         found[text_of(teacher_prompt(item, strategy))] = students.rule(item, strategy)

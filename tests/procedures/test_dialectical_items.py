@@ -105,12 +105,12 @@ def test_a_claim_may_be_a_quote_or_the_claim_that_the_data_name():
         assert trace.quotes_are_true(parsed, contexts) is good, span
 
 
-def test_prompts_write_remembered_and_reference_as_letters():
+def test_prompts_ask_for_options_where_there_are_any():
     row, _ = fit(item(2, answers=CHOICE), Probe("blue", 1.0))
     asked = pipeline.evidence.text_of(pipeline.teacher_prompt(row, "P3"))
-    assert "Remembered: B (sure)" in asked
+    assert "Remembered: blue (sure)" in asked
     assert pipeline.LETTERED in asked
-    assert "Reference: B" in pipeline.evidence.text_of(pipeline.judge_prompt(row, "Answer: B", gold_visible=True))
+    assert "Reference: blue" in pipeline.evidence.text_of(pipeline.judge_prompt(row, "Answer: B", gold_visible=True))
     free, _ = fit(item(2), Probe("blue", 1.0))
     asked = pipeline.evidence.text_of(pipeline.teacher_prompt(free, "P3"))
     assert "Remembered: blue (sure)" in asked
@@ -202,14 +202,14 @@ def test_a_file_is_measured_probed_settled_and_split(dataset, tmp_path, capsys):
     source = items.open_source(f"conflictqa:{dataset}", None, None)
     ctx = context(tmp_path)
     source.probe(ctx, Student(Tokenizer(), lambda text: letter_of(text, " is blue.")), 4, room=32)
-    assert "items that the model can hold: 60 rows in -> 60 rows out" in capsys.readouterr().err
+    assert "items that the model can hold: 48 rows in -> 48 rows out" in capsys.readouterr().err
     train, test = source.train(100, 0), source.test(100, 0)
     assert {r.facts["fact"] for r in train}.isdisjoint(r.facts["fact"] for r in test)
     assert {r.facts["split"] for r in train} == {"train"}
     assert {r.facts["scenario"] for r in train} == {"clean", "pca"}  # it knows the truth of all of them
     assert len(source.train(1, 0)) == len({(r.facts["cell"], len(r.facts["contexts"])) for r in train})
     assert [r.meta["id"] for r in source.train(2, 5)] == [r.meta["id"] for r in source.train(2, 5)]
-    assert source.describe(source.probes)["all"] == [(True, 1.0)] * 10
+    assert source.describe(source.probes)["all"] == [(True, 1.0)] * 8
     with pytest.raises(ValueError, match="cannot be drawn under unseen"):
         source.test(1, 0, unseen=True)
 
@@ -221,12 +221,12 @@ def test_long_items_are_left_out_and_counted(dataset, tmp_path, capsys):
     student.context_length = sizes[len(sizes) // 2] + 10
     source.probe(context(tmp_path), student, 2, room=10)
     kept = sum(size <= sizes[len(sizes) // 2] for size in sizes)
-    assert 0 < kept < 60
-    assert f"60 rows in -> {kept} rows out" in capsys.readouterr().err
-    assert any(f"{60 - kept} items longer than the model's context were left out" in note for note in source.notes)
+    assert 0 < kept < 48
+    assert f"48 rows in -> {kept} rows out" in capsys.readouterr().err
+    assert any(f"{48 - kept} items longer than the model's context were left out" in note for note in source.notes)
     student.context_length = 20
     source = items.open_source(f"conflictqa:{dataset}", None, None)
-    with pytest.raises(ValueError, match=r"60 rows in, none out: the model takes 20 tokens .*--max_tokens"):
+    with pytest.raises(ValueError, match=r"48 rows in, none out: the model takes 20 tokens .*--max_tokens"):
         source.probe(context(tmp_path), student, 2, room=10)
 
 
@@ -234,7 +234,7 @@ def test_a_student_that_remembers_nothing_is_told_what_is_missing(dataset, tmp_p
     source = items.open_source(f"conflictqa:{dataset}", None, None)
     source.probe(context(tmp_path), Student(Tokenizer(), lambda _: "?"), 2, room=10)
     assert {r.facts["scenario"] for r in source.train(9, 0)} == {"unknown"}
-    with pytest.raises(ValueError, match="no validation items: of 60 items 10 test this student"):
+    with pytest.raises(ValueError, match="no validation items: of 48 items 8 test this student"):
         source.draw(source.probes, "validation", 9, 0)
 
 

@@ -70,7 +70,7 @@ class Config:
     """order of items and choice among paths"""
 
 
-LETTERED = "Where answers are lettered, write the letter of the option as claim, remembered answer and final answer."
+LETTERED = "Claims, remembered answer and final answer are options: write the letter or the whole text of one."
 STEPS = {
     "P0": "Answer from the passages at once.",
     "P1": "Recall what you remember, and answer with it whatever the passages say.",
@@ -111,8 +111,7 @@ def teacher_prompt(item: Row, strategy: str) -> Prompt:
 
 def remembered(item: Row) -> str:
     """Return the line that tells a teacher or judge what the student remembers."""
-    answer = trace.named(item.facts["memory"], item.facts.get("options", ()))
-    return f"Remembered: {answer} ({trace.confidence_word(item.facts['confidence'] or 0.0)})"
+    return f"Remembered: {item.facts['memory']} ({trace.confidence_word(item.facts['confidence'] or 0.0)})"
 
 
 def read(item: Row, text: str) -> trace.Trace:
@@ -126,7 +125,7 @@ def judge_prompt(item: Row, answer: str, *, gold_visible: bool) -> Prompt:
     if item.facts["memory"] is not None:
         lines.append(remembered(item))
     if gold_visible and item.facts["gold"] is not None:
-        lines.append(f"Reference: {trace.named(item.facts['gold'], item.facts.get('options', ()))}")
+        lines.append(f"Reference: {item.facts['gold']}")
     rubric = "Score only: 'Outcome: yes' or 'no' (is the final answer right?), then 'Process: ' and 1 to 10."
     return evidence.ask("\n".join([*lines, f"<answer>\n{answer}\n</answer>", rubric]))
 
@@ -273,7 +272,8 @@ def failure(item: Row, strategy: str, text: str, draw: random.Random) -> str | N
     wrong = facts["target"] if facts["scenario"] in ("pca", "mixed") else facts["memory"]
     if wrong is None or normalise(wrong) == normalise(read(item, text).answer or ""):
         return None
-    wrong = trace.named(wrong, facts.get("options", ()))
+    if len(parsed.answer or "") == 1:  # the answer is a letter, so the failure is one too
+        wrong = trace.named(wrong, facts.get("options", ()))
     reason = "majority" if facts["scenario"] in ("pca", "mixed") else "memory confidence"
     if draw.random() < 0.15 and parsed.weigh != "no reason":
         wrong, reason = parsed.answer, "no reason"

@@ -21,7 +21,7 @@ from alignlab.engine.probes import Probe
 from alignlab.evals.poisoned_context import INSTRUCTION, prompt
 from alignlab.procedures._dialectical_items import Probes, Source
 
-LETTER = "End with a line that starts with 'Answer:' and gives only the letter of your choice."
+LETTER = "End with a line that starts with 'Answer:' and gives only your choice, by letter or in words."
 MOST_OPTIONS = 8
 """closed answer sets up to this size are shown as lettered choices, larger ones are asked freely"""
 UNCERTAIN = "Uncertain"
@@ -137,17 +137,24 @@ class File:
         self.rows = kept
         return {row.facts["fact"]: row.facts["fact"] for row in kept}
 
-    def probe(self, student: LanguageModel, samples: int, seed: int, advance: Any, room: int) -> dict[str, Probe]:
-        """Ask every question closed-book; choices in both orders of their options, so that a letter is no memory."""
-        asked: dict[tuple[str, tuple[str, ...]], None] = {}
+    def asked(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Return the closed-book prompts as (question, options in one order)."""
+        found: dict[tuple[str, tuple[str, ...]], None] = {}
         for row in self.rows:
             options = tuple(row.facts["options"])
-            asked |= dict.fromkeys([(row.facts["fact"], options), (row.facts["fact"], turned(options))])
+            found |= dict.fromkeys([(row.facts["fact"], options), (row.facts["fact"], turned(options))])
+        return list(found)
+
+    def probe(self, student: LanguageModel, samples: int, seed: int, advance: Any, room: int) -> dict[str, Probe]:
+        """Ask every question closed-book; choices in both orders of their options, so that a letter is no memory.
+
+        `advance` is called with the number of prompts just answered.
+        """
+        asked = self.asked()
         prompts = [ask(f"{lettered(q, o)}\n{self.instruction}") for q, o in asked]
         orders = Counter(question for question, _ in asked)
         draws = max(1, -(-samples // min(orders.values())))
-        progress = {"progress": None if advance is None else lambda n: advance(n / 2 if self.choices else n)}
-        drawn = student.sample(prompts, n=draws, seed=seed, temperature=1.0, max_tokens=room, **progress)
+        drawn = student.sample(prompts, n=draws, seed=seed, temperature=1.0, max_tokens=room, progress=advance)
         said: dict[str, list[str | None]] = defaultdict(list)
         for (question, options), group in zip(asked, drawn, strict=True):
             said[question] += [trace.chosen(final_answer(s.text, trace.MARKER), options) for s in group]

@@ -38,12 +38,13 @@ class Source:
         """Ask the student every question without passages; a file's items then get the scenario they have for it."""
         if self.file is not None:
             self.questions = self.file.measure(ctx, student, room)
-        with ctx.stage(name, len(self.questions), len(self.questions)) as stage:
+        prompts = len(self.questions) if self.file is None else len(self.file.asked())
+        with ctx.stage(name, len(self.questions), prompts) as stage:
             if self.file is None:
                 self.probes = probed(student, self.questions, self.instruction, samples, ctx.seed, stage.advance)
             else:
                 self.probes = self.file.probe(student, samples, ctx.seed, stage.advance, room)
-                stage.done = stage.rows_out = len(self.probes)
+                stage.rows_out = len(self.probes)
         if self.file is not None:
             self.file.settle(ctx, self.probes)
 

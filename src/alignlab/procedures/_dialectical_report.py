@@ -22,9 +22,12 @@ METRICS = ("asr", "es", "clean", "unknown", "mixed", "strict", "unparsed", "fait
 def _at(records: Sequence[Record], scenario: str, key: str, ratio: float | None = None) -> bootstrap.Part:
     most = most_edits(records)
     chosen = [
-        r for r in records
-        if r["scenario"] == scenario and (ratio is None or abs(r["ratio"] - ratio) < 0.05) and (scenario != "ike" or r["n"] >= most)
-    ]  # fmt: skip
+        r
+        for r in records
+        if r["scenario"] == scenario
+        and (ratio is None or abs(r["ratio"] - ratio) < 0.05)
+        and (scenario != "ike" or r["n"] >= most)
+    ]
     return bootstrap.Part(values=[hit(r)[key] for r in chosen], clusters=[r["cluster"] for r in chosen])
 
 
@@ -79,13 +82,11 @@ def _by_ratio(records: Mapping[str, Sequence[Record]]) -> Figure:
     series = {}
     for name, listed in records.items():
         ratios = sorted({round(r["ratio"], 3) for r in listed if r["scenario"] == "pca"} | {0.0})
-        points = [
-            bootstrap.mean(p.values, clusters=p.clusters)
-            for ratio in ratios
-            if (p := _at(listed, "pca", "attacked", ratio) if ratio else _zero(listed)).values
-        ]
+        parts_ = {ratio: _at(listed, "pca", "attacked", ratio) if ratio else _zero(listed) for ratio in ratios}
+        drawn = {ratio: bootstrap.mean(p.values, clusters=p.clusters) for ratio, p in parts_.items() if p.values}
+        points = list(drawn.values())
         series[NAMES.get(name, name)] = {
-            "x": ratios[-len(points) :], "y": [p.value for p in points],
+            "x": list(drawn), "y": [p.value for p in points],
             "low": [p.low for p in points], "high": [p.high for p in points],
         }  # fmt: skip
     caption = "Share of attacks that succeed, by the share of passages that are poisoned. Lower is better."
@@ -204,20 +205,29 @@ def samples(
     seen: dict[str, int] = defaultdict(int)
     found = []
     for index, item in enumerate(test):
-        cell = item.facts.get("cell", item.facts["scenario"])
+        cell = records["plain"][index]["cell"] if "plain" in records else item.facts["scenario"]
         if seen[cell] >= per_cell:
             continue
         seen[cell] += 1
-        passages = "\n".join(
-            f"{i} ({c.get('source') or '?'} {c.get('date') or ''}){' [poisoned]' if c['poisoned'] else ''}: {c['text']}"
-            for i, c in enumerate(item.facts["contexts"], 1)
-        )
+        shown = {n: records[n][index] for n in ("plain", "da") if n in records}
         found.append({
-            "cell": cell, "question": item.facts["question"], "passages": passages,
-            "gold": item.facts["gold"], "target": item.facts["target"], "memory": item.facts["memory"],
-            **{NAMES.get(n, n): records[n][index]["text"] for n in ("plain", "da") if n in records},
+            "question": item.facts["question"],
+            "contexts": [{k: c[k] for k in ("text", "source", "date", "claim", "poisoned")} for c in item.facts["contexts"]],
+            "answers": {NAMES[n]: {"text": r["text"], "answer": r["answer"], "verdict": verdict(r)} for n, r in shown.items()},
+            "facts": {"cell": cell} | {k: item.facts[k] for k in ("gold", "target", "memory") if item.facts[k] is not None},
         })  # fmt: skip
     return tuple(found)
+
+
+def verdict(record: Record) -> str:
+    """Return what an answer is, in one word that the report colours."""
+    if record["answer"] is None:
+        return "unparsed"
+    values = hit(record)
+    return next((word for key, word in VERDICTS if values[key]), "wrong")
+
+
+VERDICTS = (("right", "right"), ("attacked", "attack"), ("stubborn", "stale"))
 
 
 def result(found: Any, notes: Sequence[str], sweep: Sequence[tuple[float, float]] = ()) -> Result:
@@ -240,6 +250,7 @@ def result(found: Any, notes: Sequence[str], sweep: Sequence[tuple[float, float]
         tables["chosen paths"] = Table(columns=("cell", "path and share"), rows=tuple(rows))
     if found.recall:
         figures["Memory"] = _memory(found.recall)
+    figures = {title: figure for title, figure in figures.items() if any(map(_has_marks, figure.series.values()))}
     return Result(
         metrics=metrics, tables=tables, figures=figures, notes=(RECONSTRUCTED, *notes),
         samples=samples(found.test, found.records),

@@ -10,7 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from alignlab.core import conflict
 from alignlab.core.cards import Card, Claim
@@ -69,11 +69,11 @@ class Config:
     """weight of the likelihood of the preferred answer beside DPO, >= 0"""
     use_peft: bool = False
     """tune a LoRA adapter of rank 16 instead of all weights"""
-    mode: str = "global"
+    mode: Literal["global", "per_cell"] = "global"
     """one reasoning path for all cells, or `per_cell`"""
-    target: str = "trace"
+    target: Literal["trace", "answer"] = "trace"
     """teach the whole reasoned answer, or `answer`: its last line"""
-    directions: str = "both"
+    directions: Literal["both", "attacks"] = "both"
     """preference pairs from attacks and edits, or `attacks` alone"""
     search_per_cell: int = 20
     """items per cell spent on the search for the path, >= 1"""
@@ -179,7 +179,7 @@ def written(
     """Search for the paths, then write answers along them; return accepted (item, path, text) and the options."""
     options = pipeline.Config(
         mode=cfg.mode, target=cfg.target, directions=cfg.directions, seed=ctx.seed, instruction=source.instruction
-    )  # type: ignore[arg-type]
+    )
     teacher, judge = ctx.endpoint("teacher"), source.judge(ctx)
     items = source.train(cfg.search_per_cell, ctx.seed + 1000)
     with ctx.stage("search for reasoning paths", len(items), len(items)) as stage:
