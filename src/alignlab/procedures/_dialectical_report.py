@@ -28,7 +28,13 @@ def _at(records: Sequence[Record], scenario: str, key: str, ratio: float | None 
         and (ratio is None or abs(r["ratio"] - ratio) < 0.05)
         and (scenario != "ike" or r["n"] >= most)
     ]
-    return bootstrap.Part(values=[hit(r)[key] for r in chosen], clusters=[r["cluster"] for r in chosen])
+    return part(chosen, key)
+
+
+def part(records: Sequence[Record], key: str, weight: float = 1.0) -> bootstrap.Part:
+    """Return the 0/1 values of one metric, clustered by fact."""
+    clusters = [r["cluster"] for r in records]
+    return bootstrap.Part(values=[hit(r)[key] for r in records], clusters=clusters, weight=weight)
 
 
 def _weighted(part: bootstrap.Part, weight: float) -> bootstrap.Part:
@@ -70,10 +76,10 @@ def change(before: Sequence[Record], after: Sequence[Record], seed: int = 0) -> 
             metrics[name] = bootstrap.paired_difference(new.values, old.values, clusters=old.clusters, seed=seed)
     old_parts, new_parts = _attacks(before), _attacks(after)
     if old_parts and len(old_parts) == len(new_parts):
-        gaps = [
-            bootstrap.Part(values=[n - o for n, o in zip(new.values, old.values)], clusters=new.clusters, weight=new.weight)
-            for old, new in zip(old_parts, new_parts)
-        ]  # fmt: skip
+        gaps = []
+        for old, new in zip(old_parts, new_parts):
+            values = [n - o for n, o in zip(new.values, old.values)]
+            gaps.append(bootstrap.Part(values=values, clusters=new.clusters, weight=new.weight))
         metrics["asr"] = bootstrap.combination(gaps, seed=seed)
     return metrics
 
@@ -209,12 +215,13 @@ def samples(
         if seen[cell] >= per_cell:
             continue
         seen[cell] += 1
-        shown = {n: records[n][index] for n in ("plain", "da") if n in records}
+        shown = {NAMES[n]: records[n][index] for n in ("plain", "da") if n in records}
+        known = {k: item.facts[k] for k in ("gold", "target", "memory") if item.facts[k] is not None}
         found.append({
             "question": item.facts["question"],
-            "contexts": [{k: c[k] for k in ("text", "source", "date", "claim", "poisoned")} for c in item.facts["contexts"]],
-            "answers": {NAMES[n]: {"text": r["text"], "answer": r["answer"], "verdict": verdict(r)} for n, r in shown.items()},
-            "facts": {"cell": cell} | {k: item.facts[k] for k in ("gold", "target", "memory") if item.facts[k] is not None},
+            "contexts": [{k: c[k] for k in SHOWN} for c in item.facts["contexts"]],
+            "answers": {n: {"text": r["text"], "answer": r["answer"], "verdict": verdict(r)} for n, r in shown.items()},
+            "facts": {"cell": cell} | known,
         })  # fmt: skip
     return tuple(found)
 
@@ -227,6 +234,7 @@ def verdict(record: Record) -> str:
     return next((word for key, word in VERDICTS if values[key]), "wrong")
 
 
+SHOWN = ("text", "source", "date", "claim", "poisoned")
 VERDICTS = (("right", "right"), ("attacked", "attack"), ("stubborn", "stale"))
 
 

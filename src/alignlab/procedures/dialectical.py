@@ -10,6 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from alignlab.core import conflict
@@ -103,6 +104,8 @@ class Config:
 
 
 Records = list[dict[str, Any]]
+Accepted = tuple[Row, str, str]
+"""(item, reasoning path, answer)"""
 
 
 @dataclass
@@ -159,23 +162,32 @@ def align(
     source.probe(ctx, student, cfg.probes, room=cfg.max_tokens)
     found.recall = source.describe(source.probes)
     accepted, options = written(ctx, cfg, source, found)
-    rows = [pipeline.sft_row(item, path, text, options) for item, path, text in accepted]
-    lora = Lora() if cfg.use_peft else None
-    learnt = load(ctx.model, lora=lora)
     folder = ctx.folder / name
+    learnt = supervised(ctx, cfg, student, accepted, options, found, folder)
+    if cfg.dpo_steps:
+        save(learnt, folder / "supervised")
+        learnt = preferred(ctx, cfg, folder / "supervised", accepted, options, folder)
+    save(learnt, folder / "model")
+    return learnt
+
+
+def supervised(
+    ctx: Context, cfg: Config, student: LanguageModel, accepted: Sequence[Accepted], options: pipeline.Config,
+    found: Evidence, folder: Path,
+) -> LanguageModel:  # fmt: skip
+    """Return a copy of the student tuned to imitate the accepted answers."""
+    rows = [pipeline.sft_row(item, path, text, options) for item, path, text in accepted]
+    learnt = load(ctx.model, lora=Lora(seed=ctx.seed) if cfg.use_peft else None)
     settings = tuning(cfg, ctx.seed, cfg.sft_steps, cfg.learning_rate, student.context_length)
     examples = sources.encoded(ctx, rows, learnt)
     found.numbers |= _timed(found, "tuning", lambda: train(
         learnt, examples, sft.loss, settings, folder / "sft", objective_config=sft.Config()))  # fmt: skip
-    if cfg.dpo_steps:
-        learnt = preferred(ctx, cfg, learnt, accepted, options, folder)
-    save(learnt, folder / "model")
     return learnt
 
 
 def written(
     ctx: Context, cfg: Config, source: sources.Source, found: Evidence
-) -> tuple[list[tuple[Row, str, str]], pipeline.Config]:
+) -> tuple[list[Accepted], pipeline.Config]:
     """Search for the paths, then write answers along them; return accepted (item, path, text) and the options."""
     options = pipeline.Config(
         mode=cfg.mode, target=cfg.target, directions=cfg.directions, seed=ctx.seed, instruction=source.instruction
@@ -198,10 +210,10 @@ def written(
 
 
 def preferred(
-    ctx: Context, cfg: Config, learnt: LanguageModel, accepted: Sequence[tuple[Row, str, str]],
-    options: pipeline.Config, folder: Any,
-) -> LanguageModel:  # fmt: skip
-    """Tune on preferences: accepted answers against failures, the student's own where it makes any."""
+    ctx: Context, cfg: Config, start: Path, accepted: Sequence[Accepted], options: pipeline.Config, folder: Path
+) -> LanguageModel:
+    """Return the model saved at `start` tuned on preferences: accepted answers against failures, its own if any."""
+    learnt, reference = load(start), load(start)
     items = [item for item, _, _ in accepted if item.facts["scenario"] in ("pca", "ike", "mixed")]
     with ctx.stage("preference pairs", len(accepted), len(items)) as stage:
         prompts = [pipeline.student_prompt(item, options.instruction) for item in items]
@@ -214,16 +226,9 @@ def preferred(
         stage.rows_out = len(rows)
     settings = tuning(cfg, ctx.seed, cfg.dpo_steps, cfg.dpo_learning_rate, learnt.context_length)
     examples = sources.encoded(ctx, rows, learnt)
-    reference = load(save_to(learnt, folder / "sft-model"))
     objective = dpo.Config(beta=cfg.beta, nll_weight=cfg.nll_weight)
     train(learnt, examples, dpo.loss, settings, folder / "dpo", objective_config=objective, reference=reference)
     return learnt
-
-
-def save_to(model: LanguageModel, folder: Any) -> Any:
-    """Save a model and return its folder."""
-    save(model, folder)
-    return folder
 
 
 def tuning(cfg: Config, seed: int, steps: int, rate: float, longest: int | None) -> TrainConfig:
@@ -242,8 +247,8 @@ def answered(ctx: Context, cfg: Config, model: Any, items: Sequence[Row], name: 
     """Return one scored record per item, answers greedy."""
     with ctx.stage(f"answers of {name}", len(items), len(items)) as stage:
         prompts = [poisoned_context.prompt(item, instruction) for item in items]
-        texts = model.sample(prompts, temperature=0.0, max_tokens=cfg.max_tokens)
-        stage.advance(len(items))
+        texts = model.sample(prompts, temperature=0.0, max_tokens=cfg.max_tokens, progress=stage.advance)
+        stage.advance(len(items) - stage.done)
     records = [poisoned_context.score(item, [samples[0].text]) for item, samples in zip(items, texts)]
     for record, samples in zip(records, texts):
         record["tokens"] = len(samples[0].ids)

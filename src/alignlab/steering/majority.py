@@ -49,6 +49,7 @@ def intervene(artifact: None, cfg: Config, tools: Any) -> Intervention:
     def decode(model: Model, prompts: Sequence[Prompt], **options: Any) -> list[list[Sample]]:
         isolated = [_isolated(prompt) for prompt in prompts]
         flat = [alone for group in isolated for alone in group]
+        options.pop("progress", None)  # counts prompts, and there are several to an answer here
         answers = iter(model.sample(flat, **{**options, "n": 1, "temperature": 0.0}))
         given = [[next(answers)[0] for _ in group] for group in isolated]
         return [[_vote(samples, cfg.least_votes)] * options.get("n", 1) for samples in given]
