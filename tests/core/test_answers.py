@@ -136,10 +136,10 @@ def test_readable_leaves_no_control_character(text):
     "line", ["x" * 1_000_000, "A " * 500_000, "Final answer:" * 80_000, " " * 1_000_000, "\x1b[" * 500_000, "(" * 10**6]
 )
 def test_a_megabyte_is_no_trouble(line):
-    start = time.perf_counter()
+    start = time.process_time()
     final_answer(line, MARK)
     final_answer(MARK + line, MARK)
     first_choice(line, OPTIONS)
     normalise(line)
     readable(line)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10

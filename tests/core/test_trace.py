@@ -98,15 +98,15 @@ def test_any_text_can_be_read(text):
     ids=["claim", "debate", "colons", "groups", "memory", "space"],
 )
 def test_a_megabyte_on_one_line_is_fast(line):
-    began = time.monotonic()
+    began = time.process_time()
     parse(f"Claims:\n{line}\nGroups:\n{line}\n{line}")
-    assert time.monotonic() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 def test_a_megabyte_of_lines_is_fast():
-    began = time.monotonic()
+    began = time.process_time()
     parse("Claims:\n" + "1 a weak\n" * 100_000)
-    assert time.monotonic() - began < 3.0
+    assert time.process_time() - began < 3.0
 
 
 CONTEXTS = [

@@ -125,10 +125,10 @@ def test_verdicts(text, want):
 
 
 def test_a_megabyte_of_verdict_is_fast():
-    began = time.monotonic()
+    began = time.process_time()
     assert pipeline.verdict("outcome: yes " * 80_000) is None
     assert pipeline.verdict("outcome:" + " " * 1_000_000) is None
-    assert time.monotonic() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 class Says:

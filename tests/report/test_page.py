@@ -75,7 +75,7 @@ def test_long_text_does_not_swell_the_page(html):
 
 
 def test_a_megabyte_is_no_trouble(example):
-    start = time.perf_counter()
+    start = time.process_time()
     long = ("<b>\x1b[31m" * 125_000, "x" * 1_000_000)
     result = Result(
         metrics={long[0]: Metric(value=1.0, n=1)},
@@ -86,7 +86,7 @@ def test_a_megabyte_is_no_trouble(example):
     )
     got = page(Run(result=result, command=long[1], config={"k": long[0]}))
     assert len(got) < 400_000
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_what_a_reader_looks_for(read, example):
