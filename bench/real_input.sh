@@ -3,7 +3,7 @@
 #
 #   bench/real_input.sh CONFLICTQA_FILE POISONEDRAG_FILE [WORK_FOLDER]
 #
-# Needs `pip install -e '.[dev]'` (openai, python-multipart, fastapi, uvicorn for `transformers serve`). Trains a
+# Needs `pip install -c constraints.txt -e '.[serve]'`, which `transformers serve` stands on. Trains a
 # Qwen3-style and a GPT-2-style student and one teacher per file for minutes each (bench/students.py), serves the
 # teacher, runs `alignlab run dialectical` and keeps result.json and report.html under bench/results/real_input.
 set -eu
@@ -33,7 +33,7 @@ show() { # name, dataset, style, questions
         --output_dir "$out-student" --steps "${STUDENT_STEPS:-240}" --learning_rate 3e-3 --batch 24
     [ -d "$work/$1-teacher" ] || "$python" "$here/students.py" "$2" --teacher_of "$out-student" --questions "$4" \
         --output_dir "$work/$1-teacher" --steps "${TEACHER_STEPS:-180}" --learning_rate 2e-3
-    "$bin/transformers" serve "$work/$1-teacher" --port "$port" --device cpu --log-level error &
+    "$bin/transformers" serve "$work/$1-teacher" --port "$port" --device cpu > "$work/server.log" 2>&1 &
     server=$!
     trap 'kill $server 2>/dev/null || true' EXIT INT TERM
     until "$python" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/health')" 2>/dev/null; do sleep 1; done

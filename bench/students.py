@@ -145,6 +145,11 @@ def tokenizer_of(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
     )  # fmt: skip
     tokenizer.chat_template = TEMPLATE
+    # `transformers serve` reads a Qwen3's answers as ChatML unless the tokenizer says otherwise
+    closing = {"close": ["<|end|>", "<|text|>"], "content": "text"}
+    tokenizer.response_template = {
+        "defaults": {"role": "assistant"}, "start_anchor": ["<|assistant|>"], "fields": {"content": closing},
+    }  # fmt: skip
     return tokenizer
 
 
