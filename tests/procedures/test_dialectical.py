@@ -7,8 +7,9 @@ import torch
 
 from alignlab.cli.context import RunContext
 from alignlab.core import trace
+from alignlab.core.evidence import text_of
 from alignlab.core.types import Sample
-from alignlab.engine.load import load, save
+from alignlab.engine.load import LanguageModel, load, save
 from alignlab.evals import poisoned_context
 from alignlab.pipelines import conflicts as pipeline
 from alignlab.procedures import _dialectical_items as sources
@@ -81,7 +82,7 @@ def test_tuning_lowers_the_loss_and_moves_the_weights(first, student):
         for old, new in zip(before.module.parameters(), after.module.parameters(), strict=True)
     ]
     assert max(gaps) > 1e-3
-    sft, dpo = load(folder / "da" / "sft-model"), load(folder / "da" / "model")
+    sft, dpo = load(folder / "da" / "supervised"), load(folder / "da" / "model")
     assert any(not torch.equal(a, b) for a, b in zip(sft.module.parameters(), dpo.module.parameters()))
 
 
@@ -92,7 +93,10 @@ def test_the_report_shows_it_all(first):
     )
     assert {"policies", "cells", "chosen paths"} <= set(result.tables)
     assert len(result.samples) == len(ALL_CELLS)
-    assert all({"question", "passages", "before", "Dialectical Alignment"} <= set(sample) for sample in result.samples)
+    for sample in result.samples:
+        assert set(sample["answers"]) == {"before", "Dialectical Alignment"}
+        assert len(sample["contexts"]) in (1, 5)
+        assert sample["facts"]["gold"]
     assert any("reconstructed" in note for note in result.notes)
 
 
@@ -221,25 +225,21 @@ def test_preferences_use_the_students_own_mistakes(student, tmp_path, monkeypatc
     source.probes = believed(town())
     ctx = RunContext(folder=tmp_path, model=str(student))
     accepted, options = dialectical.written(ctx, MICRO, source, Evidence())
-    model = load(str(student))
-    right = {pipeline.evidence.text_of(pipeline.student_prompt(item)): text for item, _, text in accepted}
+    right = {text_of(pipeline.student_prompt(item)): text for item, _, text in accepted}
     wrong = {prompt: f"{text.rpartition(' ')[0]} nowhere" for prompt, text in right.items()}
-
-    def answering(texts):
-        def sample(prompts, **options_):
-            return [[Sample(text=texts[pipeline.evidence.text_of(p)])] for p in prompts]
-
-        return sample
-
     shown = {}
 
-    def spy(model_, examples, loss, settings, folder, **options_):
+    def spy(model, examples, loss, settings, folder, *, reference, **options_):
         shown["rejected"] = [model.tokenizer.decode(e.completions[1]) for e in examples]
+        shown["reference"] = reference.identity
+        assert reference.module is not model.module
         return {}
 
     monkeypatch.setattr(dialectical, "train", spy)
     for texts, own in ((wrong, True), (right, False)):
-        monkeypatch.setattr(model, "sample", answering(texts), raising=False)
-        dialectical.preferred(ctx, MICRO, model, accepted, options, tmp_path / "da")
+        sampled = lambda self, prompts, texts=texts, **_: [[Sample(text=texts[text_of(p)])] for p in prompts]  # noqa: E731
+        monkeypatch.setattr(LanguageModel, "sample", sampled)
+        dialectical.preferred(ctx, MICRO, student, accepted, options, tmp_path / "da")
         assert any("nowhere" in text for text in shown["rejected"]) is own
         assert len(shown["rejected"]) > 10
+        assert shown["reference"] == load(str(student)).identity

@@ -238,6 +238,11 @@ SHOWN = ("text", "source", "date", "claim", "poisoned")
 VERDICTS = (("right", "right"), ("attacked", "attack"), ("stubborn", "stale"))
 
 
+def _has_marks(series: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a series has anything to draw."""
+    return any(len(values) > 0 for values in series.values())
+
+
 def result(found: Any, notes: Sequence[str], sweep: Sequence[tuple[float, float]] = ()) -> Result:
     """Return the Result of one run from its Evidence."""
     by_policy = {name: summary(records) for name, records in found.records.items()}
