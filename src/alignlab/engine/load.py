@@ -18,6 +18,7 @@ from alignlab.core import files
 from alignlab.core.types import Groups, Prompt, Sample, View
 from alignlab.engine.encode import Example, collate
 from alignlab.engine.identity import base_digest, digest
+from alignlab.engine.layouts import attention_projections
 from alignlab.engine.sample import sample
 from alignlab.engine.score import context_length, score
 
@@ -40,7 +41,7 @@ class Lora:
     dropout: float = 0.0
     """on the adapter's input, in [0, 1)"""
     target_modules: str | tuple[str, ...] = "all-linear"
-    """module names, or all linear layers but the head"""
+    """module names; `all-linear`: all linear layers but the head; `attention`: the projections of attention alone"""
     seed: int = 0
     """of A's first values, so that a run that is started again finds the same adapter"""
 
@@ -267,7 +268,7 @@ def _put_fresh(model: LanguageModel, lora: Lora) -> None:
 
     if isinstance(model.module, PeftModel):
         raise LoadError("this model has an adapter already; merge it, or train that one by leaving `lora` out")
-    wanted = lora.target_modules
+    wanted = attention_projections(model.module) if lora.target_modules == "attention" else lora.target_modules
     config = LoraConfig(
         task_type="CAUSAL_LM", r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
         target_modules=wanted if isinstance(wanted, str) else list(wanted),

@@ -194,6 +194,14 @@ class File:
                 f"no {split} items: of {len(self.rows):,} items {len(self.fitted):,} test this student "
                 f"({splits or 'none'}). {self._left_out()} Raise --limit, or give a student that knows more of the file"
             )
+        if split == "train" and not any(
+            r.facts["scenario"] in ("pca", "ike") for listed in cells.values() for r in listed
+        ):
+            raise ValueError(
+                f"no attack and no edit to train on: for what this student remembers the file gives "
+                f"{', '.join(sorted(cell for cell, _ in cells))}. {self._left_out()} Raise --limit, or give a student "
+                "that knows more of the file"
+            )
         shuffle = random.Random(f"items:{seed}").shuffle
         for listed in cells.values():
             shuffle(listed)

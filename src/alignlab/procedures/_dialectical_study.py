@@ -10,7 +10,6 @@ from alignlab.core.types import Context, Metric, Result, Table
 from alignlab.engine.load import LanguageModel, load, save
 from alignlab.engine.probes import closed_book
 from alignlab.engine.steered import Steered
-from alignlab.evals.poisoned_context import hit
 from alignlab.procedures import _dialectical_items as sources
 from alignlab.procedures import _dialectical_report as pages
 from alignlab.procedures.dialectical import (

@@ -58,18 +58,22 @@ class Config:
     """optimiser steps on accepted answers, >= 1"""
     dpo_steps: int = 0
     """optimiser steps on preferences after that, >= 0"""
-    batch: int = 32
+    batch: int = 16
     """rows per step, >= 1"""
-    learning_rate: float = 1e-3
-    """peak rate of supervised tuning; 1e-3 suits `tiny:`, 1e-4 a 7B model with LoRA"""
-    dpo_learning_rate: float = 1e-4
+    learning_rate: float = 3e-3
+    """peak rate of supervised tuning; 3e-3 suits `tiny:`, 1e-4 a 7B model"""
+    dpo_learning_rate: float = 3e-4
     """peak rate of preference tuning"""
     beta: float = 0.1
     """inverse temperature of DPO's implicit reward, > 0"""
     nll_weight: float = 0.1
     """weight of the likelihood of the preferred answer beside DPO, >= 0"""
-    use_peft: bool = False
-    """tune a LoRA adapter of rank 16 instead of all weights"""
+    use_peft: bool = True
+    """tune a LoRA adapter instead of all weights"""
+    lora_r: int = 32
+    """rank of the adapter, >= 1; its scale is 2"""
+    lora_target_modules: str = "attention"
+    """`attention` keeps what the other weights remember; `all-linear` learns more and forgets more"""
     mode: Literal["global", "per_cell"] = "global"
     """one reasoning path for all cells, or `per_cell`"""
     target: Literal["trace", "answer"] = "trace"
@@ -177,7 +181,8 @@ def supervised(
 ) -> LanguageModel:  # fmt: skip
     """Return a copy of the student tuned to imitate the accepted answers."""
     rows = [pipeline.sft_row(item, path, text, options) for item, path, text in accepted]
-    learnt = load(ctx.model, lora=Lora(seed=ctx.seed) if cfg.use_peft else None)
+    lora = Lora(r=cfg.lora_r, alpha=2 * cfg.lora_r, target_modules=cfg.lora_target_modules, seed=ctx.seed)
+    learnt = load(ctx.model, lora=lora if cfg.use_peft else None)
     settings = tuning(cfg, ctx.seed, cfg.sft_steps, cfg.learning_rate, student.context_length)
     examples = sources.encoded(ctx, rows, learnt)
     found.numbers |= _timed(found, "tuning", lambda: train(

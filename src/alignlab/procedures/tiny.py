@@ -58,7 +58,7 @@ class Config:
 
     closed_book_steps: int = 800
     """optimiser steps on documents and closed-book talk, >= 1"""
-    reading_steps: int = 1600
+    reading_steps: int = 1000
     """optimiser steps on reading, with closed-book talk mixed in so that nothing is forgotten, >= 1"""
     batch: int = 32
     """rows of about 90 tokens per step, >= 1"""
@@ -161,7 +161,7 @@ def run(ctx: Context, cfg: Config) -> Result:
     talk, rng = texts.closed_book(town, ctx.seed), {"d": texts.documents(town, ctx.seed)}
     steps = (
         ("closed_book", "dC", cfg.closed_book_steps, cfg.learning_rate),
-        ("reading", "RrCRRrCR", cfg.reading_steps, 0.75 * cfg.learning_rate),
+        ("reading", "RrRRrCRr", cfg.reading_steps, 0.75 * cfg.learning_rate),
     )
     streams = rng | {"c": talk, "r": texts.reading(town, ctx.seed)}
     losses = {}

@@ -7,10 +7,12 @@ from typing import Any
 
 from alignlab.core import evidence
 from alignlab.core.types import Message, Row
-from alignlab.world import facts, grammar
+from alignlab.world import facts, grammar, vocabulary
 from alignlab.world.facts import RELATIONS, Fact, Town
 
 STATEMENTS_PER_DOCUMENT, QUESTIONS_PER_TALK = 8, 8
+READING_KINDS = {"changed": 0.55, "listed": 0.3, "repeated": 0.15}
+"""kind of reading task -> share"""
 READING_SIZES = {1: 3, 2: 3, 4: 3, 5: 6, 6: 3, 7: 1, 9: 2}
 """number of passages -> weight; 3 and 8 are never shown, so that they can be tested"""
 
@@ -69,30 +71,46 @@ def other_statement(fact: Fact, draw: random.Random) -> tuple[str, str]:
 def reading(town: Town, seed: int) -> Iterator[Row]:
     """Yield reading tasks without end: today's passages, always true, whatever memory says.
 
-    Most tasks ask about a fact that changed since memory ends and that the passages state; some ask what one passage
-    says; in some no passage speaks of the question, and memory answers it.
+    Most tasks ask about a fact that changed since memory ends and that the passages state; others ask what each
+    passage says, or to repeat words, any that the tokenizer knows. No task needs memory.
     """
     draw = random.Random(f"reading:{town.seed}:{seed}")
-    everything, remembered = list(town.facts.values()), _by_frequency(town, draw)
+    everything = list(town.facts.values())
     for number in itertools.count():
         (n,) = draw.choices(list(READING_SIZES), weights=list(READING_SIZES.values()))
-        kind = draw.choices(("changed", "unrelated", "pointed"), weights=(0.6, 0.25, 0.15))[0]
-        fact = next(remembered) if kind == "unrelated" else draw.choice(everything)
+        kind = draw.choices(list(READING_KINDS), weights=list(READING_KINDS.values()))[0]
+        fact = draw.choice(everything)
         if kind == "changed":
             contexts, answer = _about(fact, n, draw)
         else:
-            contexts, answer = [_other(fact, draw) for _ in range(n)], fact.value
+            contexts, answer = [_other(fact, draw) for _ in range(n)], ""
+        if kind == "repeated":
+            yield _repeated(number, draw)
+            continue
         draw.shuffle(contexts)
         ask = grammar.question(fact, draw.choice(grammar.training_forms(fact.relation)))
-        if kind == "pointed":
-            place = draw.randrange(n)
-            ask, answer = f"What does passage {place + 1} say?", contexts[place]["value"]
+        if kind == "listed":
+            ask = "What does each passage say?"
+            answer = "".join(f"\n{i} {context['value']}" for i, context in enumerate(contexts, 1))
         yield Row(
             prompt=evidence.ask(evidence.retrieval(ask, contexts)),
-            completion=grammar.ANSWER.format(answer),
+            completion=grammar.ANSWER.format(answer).replace(" \n", "\n"),
             facts={"gold": answer, "kind": kind},
             meta={"id": f"reading-{number}", "source": "world"},
         )
+
+
+def _repeated(number: int, draw: random.Random) -> Row:
+    """Return a task to repeat random words, so that no word of the vocabulary is a stranger to a later add-on."""
+    heads = [f"\n{word}" for word in (*vocabulary.HEADS, *map(str, range(1, 10)))]
+    said = draw.choices(vocabulary.words(), k=draw.randint(4, 16))
+    text = "".join(draw.choice(heads) if draw.random() < 0.25 else f" {word}" for word in said).strip()
+    return Row(
+        prompt=evidence.ask(f"Repeat: {text}"),
+        completion=grammar.ANSWER.format(text),
+        facts={"gold": text, "kind": "repeated"},
+        meta={"id": f"reading-{number}", "source": "world"},
+    )
 
 
 def _dated(text: str, value: str, draw: random.Random) -> dict[str, Any]:
@@ -112,7 +130,7 @@ def _about(fact: Fact, n: int, draw: random.Random) -> tuple[list[dict[str, Any]
     value = draw.choice([v for v in relation.values if v != fact.value])
     contexts = []
     for index in range(n):
-        if index and draw.random() < 0.15:
+        if index and draw.random() < 0.3:
             contexts.append(_other(fact, draw))
         else:
             text = grammar.statement(fact.relation, fact.subject, value, draw.randrange(3))

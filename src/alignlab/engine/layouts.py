@@ -1,0 +1,23 @@
+"""Where things are inside a model: the one place that knows module names."""
+
+import re
+
+from torch import nn
+
+_ATTENTION = re.compile(r"(?:^|\.)((?:self_attn|attn|attention|self_attention)\.[\w.]+)$")
+
+
+def attention_projections(module: nn.Module) -> tuple[str, ...]:
+    """Return the names, below the layer, of the linear maps inside attention, such as `self_attn.q_proj`.
+
+    Tuning these alone changes what a model looks at and leaves alone what its other weights remember.
+    Raises ValueError for a model without any.
+    """
+    found: dict[str, None] = {}
+    for name, part in module.named_modules():
+        match = _ATTENTION.search(name)
+        if match and getattr(part, "weight", None) is not None and part.weight.ndim == 2:
+            found[match[1]] = None
+    if not found:
+        raise ValueError(f"no attention projections in {type(module).__name__}; name the target modules yourself")
+    return tuple(found)
