@@ -68,7 +68,7 @@ def student(students, dataset, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def answers(students, dataset) -> dict[str, str]:
-    """Teacher prompt -> rule-made answer, for every memory and word of confidence that a student of the file can have."""
+    """Teacher prompt -> rule-made answer, for every memory and confidence that a student can have."""
     found = {}
     for row in File("conflictqa", str(dataset), None).rows:
         for memory in (*row.facts["options"], None):

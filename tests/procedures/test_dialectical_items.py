@@ -233,7 +233,9 @@ def test_long_items_are_left_out_and_counted(dataset, tmp_path, capsys):
 def test_a_student_that_remembers_nothing_is_told_what_is_missing(dataset, tmp_path):
     source = items.open_source(f"conflictqa:{dataset}", None, None)
     source.probe(context(tmp_path), Student(Tokenizer(), lambda _: "?"), 2, room=10)
-    assert {r.facts["scenario"] for r in source.train(9, 0)} == {"unknown"}
+    assert {r.facts["scenario"] for r in source.test(9, 0)} == {"unknown"}
+    with pytest.raises(ValueError, match="no attack and no edit .* gives unknown. Left out: 32 items: false"):
+        source.train(9, 0)
     with pytest.raises(ValueError, match="no validation items: of 48 items 8 test this student"):
         source.draw(source.probes, "validation", 9, 0)
 
@@ -243,7 +245,8 @@ def test_published_formats_share_one_path(tmp_path):
                      "incorrect answer": "Bob", "adv_texts": ["Bob built it."] * 5} for i in range(12)}  # fmt: skip
     (tmp_path / "rag.json").write_text(json.dumps(rag))
     edit = {"prompt": "{} lives in", "relation_id": "P1", "target_new": {"str": "Rome", "id": "Q1"},
-            "target_true": {"str": "Oslo", "id": "Q2"}, "subject": "Ann", "question": "Where does Ann live?"}  # fmt: skip
+            "target_true": {"str": "Oslo", "id": "Q2"}, "subject": "Ann",
+            "question": "Where does Ann live?"}  # fmt: skip
     case = {"case_id": 1, "requested_rewrite": [edit], "questions": ["q"], "answer": "Oslo", "new_answer": "Rome"}
     (tmp_path / "edits.json").write_text(json.dumps([case]))
     own = {"id": "1", "scenario": "pca", "question": "Which?", "contexts": [

@@ -14,7 +14,7 @@ from alignlab.cli.main import main
 from alignlab.core import files
 
 SIZES = ("--probes", "4", "--sft_steps", "6", "--batch", "4", "--search_per_cell", "1", "--train_per_cell", "3",
-         "--test_per_cell", "2", "--max_tokens", "64")  # fmt: skip
+         "--test_per_cell", "2", "--max_tokens", "64", "--use_peft", "false")  # fmt: skip
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -87,9 +87,7 @@ def test_every_stage_runs_and_goes_on_after_the_server_broke(server, student, da
         assert f"{stage}: " in said, stage
         assert " rows in -> " in said.split(f"{stage}: ")[1].splitlines()[0], stage
     found = json.loads((folder / "result.json").read_text())
-    assert {f"{p}/{m}" for p in ("plain", "notice", "majority", "da") for m in ("asr", "clean")} <= set(
-        found["metrics"]
-    )
+    assert {f"{p}/{m}" for p in ("plain", "notice", "majority", "da") for m in ("unparsed",)} <= set(found["metrics"])
     assert 0 < found["metrics"]["accepted"] <= found["metrics"]["written"]
     assert found["tables"]["choices"]["columns"][-1] == "memorisation ratio"
     assert (folder / "report.html").stat().st_size > 10_000
@@ -137,11 +135,12 @@ def test_a_teacher_that_talks_nonsense_is_filtered_to_nothing(server, student, d
 
 
 OWN = {"id": "1", "scenario": "pca", "question": "Which?", "gold": "y", "target": "x",
-       "contexts": [{"text": "It is x.", "claim": "x", "poisoned": True}, {"text": "It is y.", "claim": "y"}]}  # fmt: skip
+       "contexts": [{"text": "It is x.", "claim": "x", "poisoned": True},
+                    {"text": "It is y.", "claim": "y"}]}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("dataset", "said"),
+    ("spec", "said"),
     [
         ("conflictqa:{here}/none.jsonl", "none.jsonl: no such file"),
         ("conflictqa:{here}", "expected a file, found a folder"),
@@ -154,7 +153,7 @@ OWN = {"id": "1", "scenario": "pca", "question": "Which?", "gold": "y", "target"
         ("{here}/own.jsonl", "expected world: or ADAPTER:FILE with one of conflictqa, conflicts, mquake, poisonedrag"),
     ],
 )
-def test_bad_data_are_named(dataset, said, student, tmp_path, capsys):
+def test_bad_data_are_named(spec, said, student, tmp_path, capsys):
     (tmp_path / "own.jsonl").write_text(json.dumps(OWN) + "\n")
     (tmp_path / "unknown.jsonl").write_text(json.dumps(OWN | {"golden": "x"}) + "\n")
     (tmp_path / "number.jsonl").write_text('{"question": 3}\n')
@@ -162,7 +161,7 @@ def test_bad_data_are_named(dataset, said, student, tmp_path, capsys):
     record = {"question": "q?", "memory_answer": "a", "counter_answer": "b"}
     (tmp_path / "cut.jsonl").write_text(json.dumps(record) + "\n" + '{"question": "q')
     folder = tmp_path / "run"
-    assert run(folder, student, dataset.format(here=tmp_path), "world:teacher") == 2
+    assert run(folder, student, spec.format(here=tmp_path), "world:teacher") == 2
     assert said in capsys.readouterr().err
     assert nothing_half_written(folder)
 
