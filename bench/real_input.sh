@@ -30,7 +30,7 @@ ln -sf "$(realpath "$poisonedrag")" "$work/poisonedrag.json"
 show() { # name, dataset, style, questions
     out="$work/$1-$3"
     [ -d "$out-student" ] || "$python" "$here/students.py" "$2" --style "$3" --questions "$4" \
-        --output_dir "$out-student" --steps "${STUDENT_STEPS:-240}" --learning_rate 3e-3 --batch 24
+        --output_dir "$out-student" --steps "${STUDENT_STEPS:-320}" --learning_rate 3e-3 --batch 24
     [ -d "$work/$1-teacher" ] || "$python" "$here/students.py" "$2" --teacher_of "$out-student" --questions "$4" \
         --output_dir "$work/$1-teacher" --steps "${TEACHER_STEPS:-180}" --learning_rate 2e-3
     "$bin/transformers" serve "$work/$1-teacher" --port "$port" --device cpu > "$work/server.log" 2>&1 &
@@ -39,8 +39,8 @@ show() { # name, dataset, style, questions
     until "$python" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/health')" 2>/dev/null; do sleep 1; done
     "$bin/alignlab" run dialectical --model "$out-student" --dataset "$2" --limit "$4" \
         --teacher "openai:$work/$1-teacher?base_url=http://127.0.0.1:$port/v1&concurrency=1" \
-        --probes 10 --search_per_cell 2 --train_per_cell 20 --test_per_cell 50 --sft_steps "${SFT_STEPS:-60}" \
-        --batch 16 --learning_rate 1e-3 --max_tokens 160 --output_dir "$out-run"
+        --probes 10 --search_per_cell 2 --train_per_cell 20 --test_per_cell 50 --sft_steps "${SFT_STEPS:-20}" \
+        --use_peft false --batch 16 --learning_rate 3e-4 --max_tokens 160 --output_dir "$out-run"
     kill $server
     trap - EXIT INT TERM
     mkdir -p "$here/results/real_input/$1-$3"
@@ -49,5 +49,4 @@ show() { # name, dataset, style, questions
 
 show conflictqa "conflictqa:$work/conflictqa.jsonl" qwen3 16
 show conflictqa "conflictqa:$work/conflictqa.jsonl" gpt2 16
-show poisonedrag "poisonedrag:$work/poisonedrag.json" gpt2 20
-show poisonedrag "poisonedrag:$work/poisonedrag.json" qwen3 20
+show poisonedrag "poisonedrag:$work/poisonedrag.json" gpt2 14
