@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return dispatch(words)
     except KeyboardInterrupt as stop:
-        print(f"\nalignlab: {stop or 'interrupted; what was whole is kept'}", file=sys.stderr)
+        print(f"\nalignlab: {str(stop) or 'interrupted; what was whole is kept'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         sys.stderr.close()

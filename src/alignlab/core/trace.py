@@ -5,7 +5,7 @@ templates could not be read, so the grammar is reconstructed). A trace is lines 
 
     Memory: <remembered answer> <sure|fairly|unsure|unknown>
     Claims:
-    <index> <quoted span or none> [weak|fair|strong]
+    <index> <quoted span or none> [weak|fair|good]
     Groups:
     <answer> = <indices>
     Conflict: <none|inter-context|context-memory|both>
@@ -25,7 +25,7 @@ from alignlab.core.conflict import kind
 MARKER = "Answer:"
 CONFIDENCE = (("sure", 0.9), ("fairly", 0.6), ("unsure", 0.3), ("unknown", 0.0))
 """word -> least confidence it stands for"""
-NOTES = ("weak", "fair", "strong")
+NOTES = ("weak", "fair", "good")
 REASONS = ("majority", "source", "date", "inconsistency", "type clash", "memory confidence", "no reason")
 
 

@@ -86,7 +86,7 @@ STEPS = {
 }
 GRAMMAR = (
     "Write only these lines, in the order of the strategy: 'Memory: ANSWER WORD' (word: sure, fairly, unsure or "
-    "unknown); 'Claims:' and then per passage 'NUMBER CLAIM' or 'NUMBER none', with weak, fair or strong behind it "
+    "unknown); 'Claims:' and then per passage 'NUMBER CLAIM' or 'NUMBER none', with weak, fair or good behind it "
     "where reliability is asked for; 'Groups:' and then 'CLAIM = NUMBERS'; 'Conflict: none', 'inter-context', "
     "'context-memory' or 'both'; 'For CLAIM: ...', 'Against CLAIM: ...'; 'Weigh: ' and the deciding reason, one of "
     f"{', '.join(trace.REASONS)}; last of all '{trace.MARKER} ' and the final answer alone. Quote claims word for word."

@@ -35,7 +35,7 @@ CARD = Card(
     brief="dialectical-alignment",
     status="reconstructed",
     summary="a model that resists poisoned passages yet accepts true updates, without any warning in the prompt",
-    smoke="alignlab run dialectical --sft_steps 60 --test_per_cell 40 --output_dir {out}",
+    smoke="alignlab run dialectical --sft_steps 200 --test_per_cell 30 --output_dir {out}",
     study="alignlab run dialectical --full true",
     claims=(
         Claim(metric="plain/asr - da/asr", relation=">=", bound=0.2),
@@ -54,7 +54,7 @@ class Config:
 
     full: bool = False
     """the whole study: every baseline, answer-only targets, preferences, ablations, unseen conditions, three seeds"""
-    sft_steps: int = 300
+    sft_steps: int = 800
     """optimiser steps on accepted answers, >= 1"""
     dpo_steps: int = 0
     """optimiser steps on preferences after that, >= 0"""
@@ -82,9 +82,9 @@ class Config:
     """preference pairs from attacks and edits, or `attacks` alone"""
     search_per_cell: int = 20
     """items per cell spent on the search for the path, >= 1"""
-    train_per_cell: int = 300
+    train_per_cell: int = 600
     """items per cell to write answers for, >= 1"""
-    test_per_cell: int = 150
+    test_per_cell: int = 100
     """held-out items per cell, >= 1"""
     probes: int = 10
     """closed-book samples per question, >= 1"""
@@ -240,9 +240,10 @@ def tuning(cfg: Config, seed: int, steps: int, rate: float, longest: int | None)
     """Return the settings of one tuning stage; a killed stage goes on from its last checkpoint."""
     from alignlab.engine.hardware import fast_bfloat16
 
+    rows = next(size for size in range(min(16, cfg.batch), 0, -1) if cfg.batch % size == 0)
     return TrainConfig(
-        learning_rate=rate, per_device_train_batch_size=min(cfg.batch, 16), max_steps=steps, warmup_ratio=0.05,
-        gradient_accumulation_steps=max(1, cfg.batch // 16), lr_scheduler_type="cosine", weight_decay=0.01,
+        learning_rate=rate, per_device_train_batch_size=rows, max_steps=steps, warmup_ratio=0.05,
+        gradient_accumulation_steps=cfg.batch // rows, lr_scheduler_type="cosine", weight_decay=0.01,
         adam_beta2=0.98, bf16=fast_bfloat16(), seed=seed, save_steps=max(50, steps // 3), save_total_limit=1,
         resume_from_checkpoint=True, max_length=longest or 4096,
     )  # fmt: skip

@@ -29,6 +29,7 @@ from alignlab.objectives import sft
 from alignlab.stats.calibration import expected_calibration_error
 from alignlab.stats.proportion import wilson
 from alignlab.train.config import TrainConfig
+from alignlab.train.log import read
 from alignlab.train.loop import train
 from alignlab.world import facts, grammar, texts, vocabulary
 from alignlab.world.facts import Fact, Town
@@ -158,18 +159,22 @@ def run(ctx: Context, cfg: Config) -> Result:
     """Train in two steps, measure, save; a whole first step found in the run folder is not trained again."""
     town = facts.town()
     model = untrained(cfg, ctx.seed)
-    talk, rng = texts.closed_book(town, ctx.seed), {"d": texts.documents(town, ctx.seed)}
     steps = (
         ("closed_book", "dC", cfg.closed_book_steps, cfg.learning_rate),
         ("reading", "RrRRrCRr", cfg.reading_steps, 0.75 * cfg.learning_rate),
     )
-    streams = rng | {"c": talk, "r": texts.reading(town, ctx.seed)}
     losses = {}
     for name, pattern, count, rate in steps:
+        # Fresh streams for each step, so that a step that is not repeated shifts nothing in the next one.
+        streams = {
+            "d": texts.documents(town, ctx.seed),
+            "c": texts.closed_book(town, ctx.seed),
+            "r": texts.reading(town, ctx.seed),
+        }
         rows = count * cfg.batch
         done = ctx.folder / name / "model"
         if done.exists():
-            model = load(done)
+            model, losses[f"loss_{name}"] = load(done), read(ctx.folder / name / "metrics.jsonl")[-1]["loss"]
             continue
         with ctx.stage(f"{name}: text", rows, rows) as stage:
             examples = []

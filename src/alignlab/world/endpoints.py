@@ -18,7 +18,7 @@ from alignlab.core.types import Endpoint, Prompt, Sample
 from alignlab.world import conflicts
 from alignlab.world.facts import MEMORY_YEAR, RELATIONS, RELIABILITY, Relation
 
-WEIGHTS = {"strong": 2.0, "weak": -1.0}
+WEIGHTS = {"good": 3.0, None: -1.0}
 """a claim's weight by its note, about in proportion to the log-odds that the notes carry"""
 MEMORY_WEIGHTS = {"sure": 3.0, "fairly": 1.5, "unsure": 0.5, "unknown": 0.0}
 _PASSAGE = re.compile(r"^\d+ \((\S+) (\d+)\): (.*)$", re.MULTILINE)
@@ -71,21 +71,23 @@ def read(text: str) -> dict[str, Any]:
 
 
 def note(context: dict[str, Any], memory: str | None, values: Sequence[str], cues: conflicts.Cues) -> str | None:
-    """Return `weak` for a claim that any cue speaks against, else `strong`; None for a passage without a claim.
+    """Return `good` for a claim that no cue speaks against, else None.
 
     Against it speak a source that is wrong half of the time or more, an old date on what contradicts memory, a
-    contradiction in itself, and a value of the wrong type.
+    contradiction in itself, and a value of the wrong type. What memory and a passage agree on is good.
     """
     claim = context["claim"]
     if claim is None:
         return None
+    if claim == memory:
+        return "good"
     against = (
         cues.source and RELIABILITY.get(context["source"], 1.0) <= 0.5,
         cues.date and memory not in (None, claim) and int(context["date"]) <= MEMORY_YEAR,
         cues.consistency and ", yes " in context["text"] and not context["text"].endswith(f", yes {claim}."),
         cues.type and claim not in values,
     )
-    return "weak" if any(against) else "strong"
+    return None if any(against) else "good"
 
 
 def _weigh(votes: dict[str, float], first: str | None) -> str | None:
@@ -118,7 +120,7 @@ def decide(asked: dict[str, Any], cues: conflicts.Cues) -> tuple[str | None, str
         if memory is not None:
             votes[memory] = votes.get(memory, 0.0) + MEMORY_WEIGHTS[word] / 1.5
         return _weigh(votes, trusted), "majority", notes
-    weights = {c: [WEIGHTS[notes[i - 1] or "strong"] for i in indices] for c, indices in groups.items()}
+    weights = {c: [WEIGHTS[notes[i - 1]] for i in indices] for c, indices in groups.items()}
     once = strategy == "P7"
     votes = {c: (max(w, key=abs) if once else sum(w)) for c, w in weights.items()}
     if strategy != "P6" and trusted is not None:

@@ -1,0 +1,49 @@
+import pytest
+from torch import nn
+
+from alignlab.engine.layouts import attention_projections
+from alignlab.engine.load import Lora
+
+EXPECTED = {
+    "llama": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    "qwen3": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    "gpt2": ("attn.c_attn", "attn.c_proj"),
+}
+
+
+@pytest.mark.parametrize("arch", EXPECTED)
+def test_the_projections_of_attention_and_nothing_else(tiny_models, arch):
+    assert attention_projections(tiny_models.make_model(arch).module) == EXPECTED[arch]
+
+
+@pytest.mark.parametrize("arch", EXPECTED)
+def test_an_adapter_on_attention_trains_nothing_else(tiny_models, arch):
+    from alignlab.engine.load import _put_fresh
+
+    model = tiny_models.make_model(arch)
+    _put_fresh(model, Lora(r=2, target_modules="attention"))
+    trained = [name for name, p in model.module.named_parameters() if p.requires_grad]
+    assert trained
+    assert all("attn." in name and "lora_" in name for name in trained)
+
+
+def test_a_fresh_adapter_depends_on_its_seed_alone(tiny_models):
+    import torch
+
+    from alignlab.engine.load import _put_fresh
+
+    def first(seed):
+        model = tiny_models.make_model("llama")
+        torch.manual_seed(first.calls)
+        first.calls += 1
+        _put_fresh(model, Lora(r=2, seed=seed))
+        return next(p for n, p in model.module.named_parameters() if "lora_A" in n)
+
+    first.calls = 0
+    assert torch.equal(first(1), first(1))
+    assert not torch.equal(first(1), first(2))
+
+
+def test_a_model_without_attention_is_refused():
+    with pytest.raises(ValueError, match="no attention projections in Linear"):
+        attention_projections(nn.Linear(2, 2))
