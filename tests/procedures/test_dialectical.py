@@ -21,7 +21,7 @@ from alignlab.world.sets import ALL_CELLS, believed
 
 MICRO = Config(
     sft_steps=10, dpo_steps=3, batch=8, learning_rate=1e-2, search_per_cell=2, train_per_cell=4, test_per_cell=3,
-    probes=1, max_tokens=16,
+    probes=1, max_tokens=16, use_peft=False,
 )  # fmt: skip
 
 
