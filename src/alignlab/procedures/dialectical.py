@@ -54,7 +54,7 @@ class Config:
 
     full: bool = False
     """the whole study: every baseline, answer-only targets, preferences, ablations, unseen conditions, three seeds"""
-    sft_steps: int = 700
+    sft_steps: int = 900
     """optimiser steps on accepted answers, >= 1"""
     dpo_steps: int = 0
     """optimiser steps on preferences after that, >= 0"""
@@ -82,7 +82,7 @@ class Config:
     """preference pairs from attacks and edits, or `attacks` alone"""
     search_per_cell: int = 20
     """items per cell spent on the search for the path, >= 1"""
-    train_per_cell: int = 500
+    train_per_cell: int = 600
     """items per cell to write answers for, >= 1"""
     test_per_cell: int = 100
     """held-out items per cell, >= 1"""
