@@ -1,11 +1,16 @@
-"""Batches whose sequence log-probabilities are chosen by hand; everything else about them is awkward on purpose."""
+"""Makes `exactness.py` beside this file importable, and builds batches whose numbers are chosen by hand."""
 
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
-import torch
 
-from alignlab.core.types import Groups, Pairs, View
+sys.path.insert(0, str(Path(__file__).parent))
+
+import exactness
+
+from alignlab.core.types import Groups
 
 
 @pytest.fixture
@@ -21,33 +26,15 @@ def batch_of() -> Callable[..., Groups]:
         wider: int = 0,
         leaf: bool = False,
     ) -> Groups:
-        width = max(map(len, policy)) + wider
-
-        def padded(rows: Sequence[Sequence[float]]) -> torch.Tensor:
-            return torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows], dtype=torch.float64)
-
-        n = len(policy)
-        mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in policy])
-        columns = list(zip(*pairs)) if pairs else None
-        views = {"policy": View(logp=padded(policy).requires_grad_(leaf))}
-        if ref is not None:
-            views["ref"] = View(logp=padded(ref))
-        return Groups(
-            prompt_ids=torch.ones(1, 2, dtype=torch.long),
-            prompt_mask=torch.ones(1, 2, dtype=torch.bool),
-            ids=torch.ones(n, width, dtype=torch.long),
-            mask=mask,
-            group=torch.zeros(n, dtype=torch.long),
-            views=views,
-            pairs=None
-            if columns is None
-            else Pairs(
-                better=torch.tensor(columns[0]),
-                worse=torch.tensor(columns[1]),
-                p=torch.tensor(columns[2], dtype=torch.float64),
-                margin=torch.zeros(len(pairs), dtype=torch.float64),
-                weight=torch.tensor(columns[3], dtype=torch.float64),
-            ),
-        )
+        given = []
+        for n, tokens in enumerate(policy):
+            views = {"policy": exactness.Scored(logp=list(tokens))}
+            if ref is not None:
+                views["ref"] = exactness.Scored(logp=list(ref[n]))
+            given.append(exactness.Completion(views=views))
+        step = [exactness.Prompt(given, [exactness.Pair(*pair) for pair in pairs])]
+        layout = exactness.Layout(padding=padding, wider=wider)
+        ((batch, _),) = exactness.lay_out(step, layout, ("policy",) if leaf else ())
+        return batch
 
     return build
