@@ -14,12 +14,11 @@ Deviations: `Pairs.margin` is no part of this loss. Dropout is off in policy and
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import softplus
 
+from alignlab.core import preference
 from alignlab.core.cards import Card, Claim
-from alignlab.core.masks import lengths, seq_sum
-from alignlab.core.types import Groups, Pairs, Term
+from alignlab.core.types import Groups, Term
 
 CARD = Card(
     title="Direct preference optimisation",
@@ -60,12 +59,9 @@ class Config:
     """what weighs the same in the likelihood term: pairs, each by its mean token (Pang et al.), or tokens (TRL 1.16)"""
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"--beta: expected a number > 0, got {self.beta}")
-        if not self.nll_weight >= 0:
-            raise ValueError(f"--nll_weight: expected a number >= 0, got {self.nll_weight}")
-        if self.form not in ("per_pair", "per_token"):
-            raise ValueError(f"--form: expected per_pair or per_token, got {self.form!r}")
+        preference.require_positive("beta", self.beta)
+        preference.require_at_least_zero("nll_weight", self.nll_weight)
+        preference.require(self.form in ("per_pair", "per_token"), "form", "per_pair or per_token", self.form)
 
 
 def loss(batch: Groups, cfg: Config) -> tuple[Term, ...]:
@@ -82,36 +78,12 @@ def loss(batch: Groups, cfg: Config) -> tuple[Term, ...]:
     Raises:
         ValueError: the batch has no pairs.
     """
-    if batch.pairs is None:
-        raise ValueError("dpo needs pairs: give rows with chosen and rejected, or completions with scores")
-    pairs = batch.pairs
-    policy = seq_sum(batch.views["policy"].logp, batch.mask)
-    rewards = cfg.beta * (policy - seq_sum(batch.views["ref"].logp, batch.mask))
-    z = rewards[pairs.better] - rewards[pairs.worse]
-    per_pair = -pairs.p * logsigmoid(z) - (1 - pairs.p) * logsigmoid(-z)
-    terms = [Term(name="dpo", num=pairs.weight * per_pair, den=pairs.weight, logs=_logs(policy, rewards, pairs))]
+    pairs = preference.pairs_of(batch, "dpo")
+    policy, ratios = preference.policy_and_ratios(batch)
+    rewards = cfg.beta * ratios
+    # -log sigma(z) = softplus(-z)
+    per_pair = preference.expected(lambda better, worse: softplus(worse - better), rewards, pairs)
+    terms = [preference.pair_term("dpo", per_pair, pairs, preference.reward_logs(policy, rewards, pairs))]
     if cfg.nll_weight > 0:
-        terms.append(_likelihood(policy, batch, pairs, cfg))
+        terms.append(preference.likelihood_term(policy, batch, pairs, cfg.nll_weight, cfg.form))
     return tuple(terms)
-
-
-def _likelihood(policy: Tensor, batch: Groups, pairs: Pairs, cfg: Config) -> Term:
-    nll, tokens = -policy[pairs.better], lengths(batch.mask)[pairs.better]
-    if cfg.form == "per_token":
-        return Term(name="nll", num=pairs.weight * nll, den=pairs.weight * tokens, weight=cfg.nll_weight)
-    per_token = nll / tokens.clamp(min=1)
-    return Term(name="nll", num=pairs.weight * per_token, den=pairs.weight, weight=cfg.nll_weight)
-
-
-def _logs(policy: Tensor, rewards: Tensor, pairs: Pairs) -> dict[str, Tensor]:
-    """TRL's metrics, one value per pair; a tie counts as wrong, so an untouched policy has accuracy 0."""
-    logp, rewards = policy.detach(), rewards.detach()
-    chosen, rejected = rewards[pairs.better], rewards[pairs.worse]
-    return {
-        "rewards/chosen": chosen,
-        "rewards/rejected": rejected,
-        "rewards/margins": chosen - rejected,
-        "rewards/accuracies": (chosen > rejected).to(chosen),
-        "logps/chosen": logp[pairs.better],
-        "logps/rejected": logp[pairs.worse],
-    }
