@@ -34,6 +34,8 @@ def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Mapping[str, An
         ctx.folder,
         objective_config=cfg,
         stats=getattr(module, "stats", None),
+        settle=getattr(module, "settle", None),
+        needs=module.CARD.needs,
         eval_examples=held,
     )
     if is_first_rank():

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from alignlab.engine.load import LanguageModel
 from alignlab.train import batches, checkpoint
 from alignlab.train.config import FREE, TrainConfig, items_of_step, learning_rate, steps_per_epoch, total_steps
 from alignlab.train.log import Log, Meter, check_tracker
-from alignlab.train.step import Loss, Stepper
+from alignlab.train.mismatched import extended
+from alignlab.train.step import Loss, Settle, Stepper
 
 __all__ = ["Interrupted", "TrainConfig", "train"]
 
@@ -41,6 +42,8 @@ def train(
     *,
     objective_config: Any,
     stats: Loss | None = None,
+    settle: Settle | None = None,
+    needs: Collection[str] = (),
     reference: LanguageModel | None = None,
     eval_examples: Sequence[Example] = (),
     on_step: OnStep | None = None,
@@ -57,6 +60,10 @@ def train(
         objective_config: settings of the loss.
         stats: batch statistics as terms; `loss` receives name -> sum(num) / sum(den) over the whole step (names with a
             zero denominator are absent). They carry no gradient.
+        settle: what becomes of the statistics, where that is more than these ratios: `step.Settle`. What it returns is
+            handed to the loss and, at the next step, to itself; it is part of a checkpoint.
+        needs: inputs beyond the row's own, as a card lists them. `mismatched`: `stats` looks at the prompts of the step
+            with the completions of its other rows, not at the rows themselves.
         reference: model behind the view `ref`; None: `model` as it is when this is called, a fresh adapter being
             no change. Either way it is scored once, before the first step.
         eval_examples: rows to evaluate on.
@@ -77,7 +84,9 @@ def train(
     if not examples:
         raise ValueError("no examples to train on; the data set is empty, or all its rows were left out")
     check_tracker(cfg.report_to)
-    run = Run(model, examples, loss, cfg, Path(output_dir), objective_config, stats, eval_examples)
+    run = Run(
+        model, examples, loss, cfg, Path(output_dir), objective_config, stats, eval_examples, settle=settle, needs=needs
+    )
     try:
         with contextlib.ExitStack() as during:
             if cfg.disable_dropout:
@@ -99,13 +108,14 @@ class Run:
     def __init__(
         self, model: LanguageModel, examples: Sequence[Example], loss: Loss, cfg: TrainConfig, folder: Path,
         objective_config: Any, stats: Loss | None, eval_examples: Sequence[Example],
+        *, settle: Settle | None = None, needs: Collection[str] = (),
     ) -> None:  # fmt: skip
         log_with = None if cfg.report_to == "none" else cfg.report_to
         self.accelerator = Accelerator(cpu=cfg.use_cpu, log_with=log_with, project_dir=str(folder))
         kind = self.accelerator.distributed_type
         if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
             raise ValueError(f"this loop runs on one device or under DDP (torchrun), not under {kind}")
-        self.model, self.examples, self.eval_examples, self.cfg = model, examples, eval_examples, cfg
+        self.model, self.cfg = model, cfg
         self.folder, self.ranks, self.log = folder, self.accelerator.num_processes, None
         self.batch = cfg.per_device_train_batch_size * cfg.gradient_accumulation_steps * self.ranks
         self.total, self.step = total_steps(cfg, len(examples), self.batch), 0
@@ -117,11 +127,17 @@ class Run:
             "model": model.identity, "data": batches.fingerprint(examples), "rows per step": self.batch,
             "objective": f"{loss.__module__}.{getattr(loss, '__qualname__', '')}", **objective, **settings,
         }  # fmt: skip
+        self.rows, lend = len(examples), "mismatched" in needs
+        self.data = extended(examples, map(self._items, range(self.total)), lend=lend)
+        self.held_out = extended(eval_examples, [range(len(eval_examples))], lend=lend)
         self.optimizer = self._prepare()
         self.stepper = Stepper(
             model, self.accelerator, loss, stats, objective_config,
-            per_device=cfg.per_device_train_batch_size, bf16=cfg.bf16,
+            per_device=cfg.per_device_train_batch_size, bf16=cfg.bf16, settle=settle,
         )  # fmt: skip
+
+    def _items(self, step: int) -> tuple[int, ...]:
+        return items_of_step(step, self.rows, self.batch, self.cfg.seed)
 
     def _prepare(self) -> torch.optim.AdamW:
         """Put the weights in place; return their optimiser."""
@@ -172,17 +188,17 @@ class Run:
 
     def _optimise(self) -> Tensor:
         """Do one optimiser step; return the gradient's norm before clipping."""
-        items = items_of_step(self.step, len(self.examples), self.batch, self.cfg.seed)
+        items = self._items(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.cfg, self.step, self.total)
         self.optimizer.zero_grad(set_to_none=True)
-        seen, loss, omitted = self.stepper.gradients(self.stepper.parts(items, self.examples, self.reference))
+        seen, loss, omitted = self.stepper.gradients(*self.stepper.all_parts(items, self.data, self.reference))
         norm = nn.utils.clip_grad_norm_(self.parameters, self.cfg.max_grad_norm or math.inf, foreach=True)
         self.optimizer.step()
         self.step += 1
         self.meter.add(seen, loss)
         self.done["omitted_terms"] += omitted
-        self.done["tokens"] += sum(batches.size(self.examples[i]) for i in items)
+        self.done["tokens"] += sum(batches.size(self.data.examples[i]) for i in items)
         self.done["seconds"] = self.before["seconds"] + time.monotonic() - self.began
         return norm
 
@@ -207,8 +223,8 @@ class Run:
             self.metrics["train/loss_last"] = record["loss"]
             record |= {"epoch": self._epoch(), "seconds": self.done["seconds"], "tokens_per_second": self._speed()}
         due = self.cfg.eval_steps and self.step % self.cfg.eval_steps == 0
-        if self.eval_examples and (due or self.step == self.total):
-            found = self.stepper.evaluate(self.eval_examples, self.eval_reference)
+        if self.held_out.rows and (due or self.step == self.total):
+            found = self.stepper.evaluate(self.held_out, self.eval_reference)
             record |= {f"eval_{name}": value for name, value in found.items()}
             self.metrics |= {f"eval/{name}": value for name, value in found.items()}
         if record:
@@ -223,7 +239,7 @@ class Run:
             )
 
     def _epoch(self) -> float:
-        return self.step / steps_per_epoch(len(self.examples), self.batch)
+        return self.step / steps_per_epoch(self.rows, self.batch)
 
     def _speed(self) -> float:
         seconds = self.done["seconds"] - self.before["seconds"]
@@ -231,12 +247,12 @@ class Run:
 
     def _references(self, reference: LanguageModel | None) -> tuple[batches.Values, batches.Values]:
         """Score the reference on every row that the run will visit, if the loss or its statistics look at it."""
-        if not self.stepper.needs_reference(self.examples[0]):
+        if not self.stepper.needs_reference(self.data.examples[0]):
             return {}, {}
-        rows, found = len(self.examples), []
-        visited = {i for step in range(self.total) for i in items_of_step(step, rows, self.batch, self.cfg.seed)}
-        held_out = range(len(self.eval_examples))
-        for examples, wanted in ((self.examples, sorted(visited)), (self.eval_examples, held_out)):
+        visited = {i for step in range(self.total) for i in self._items(step)}
+        lent = range(self.rows, len(self.data.examples))
+        held_out, found = range(len(self.held_out.examples)), []
+        for examples, wanted in ((self.data.examples, [*sorted(visited), *lent]), (self.held_out.examples, held_out)):
             move = self.log.bar("reference", -(-len(wanted) // batches.REFERENCE_BATCH))
             found.append(self.stepper.references(reference, examples, wanted, move) if wanted else {})
         return found[0], found[1]
@@ -267,6 +283,7 @@ class Run:
         if mine:
             checkpoint.set_random_state(mine, self.accelerator.device)
         self.step, self.done, self.metrics = state["step"], state["done"], state["metrics"]
+        self.stepper.carried = state.get("carried", {})
         self.meter = Meter(state["meter"][rank] if state["ranks"] == self.ranks else ())
 
     def _save(self) -> None:
@@ -284,6 +301,7 @@ class Run:
             state = {
                 "step": self.step, "epoch": self._epoch(), "done": self.done, "metrics": self.metrics,
                 "meter": [meter for _, meter in all_ranks], "ranks": self.ranks, "settings": self.settings,
+                "carried": self.stepper.carried,
             }  # fmt: skip
             random = {f"{rank}/{name}": v for rank, (states, _) in enumerate(all_ranks) for name, v in states.items()}
             checkpoint.save(self.folder / f"checkpoint-{self.step}", self.model, self.optimizer, random, state)

@@ -21,8 +21,12 @@ from alignlab.engine.encode import Example
 from alignlab.engine.load import LanguageModel
 from alignlab.train import batches
 from alignlab.train.log import Sums, ratios, with_logs
+from alignlab.train.mismatched import Rows
 
 Loss = Callable[..., tuple[Term, ...]]
+Settle = Callable[[Mapping[str, tuple[Tensor, Tensor]], Mapping[str, float], Any], dict[str, float]]
+"""(items of the step's statistics, what was returned for the step before, settings) -> name -> number for the loss.
+Items: name -> (num, den), each [items] float64 over the whole step, in no order that means anything."""
 Part = tuple[Groups, bool]
 """a micro-batch on the host, and whether it counts (False: it is there only to keep ranks in step)"""
 
@@ -32,10 +36,12 @@ class Stepper:
 
     def __init__(
         self, model: LanguageModel, accelerator: Accelerator, loss: Loss, stats: Loss | None, objective_config: Any,
-        *, per_device: int, bf16: bool,
+        *, per_device: int, bf16: bool, settle: Settle | None = None,
     ) -> None:  # fmt: skip
         self._accelerator, self._loss, self._stats, self._objective = accelerator, loss, stats, objective_config
-        self._per_device, self._bf16 = per_device, bf16
+        self._per_device, self._bf16, self._settle = per_device, bf16, settle
+        self.carried: dict[str, float] = {}
+        """what `settle` returned for the last step"""
         self._pad = model.tokenizer.pad_token_id
         self.ranks = accelerator.num_processes
         self._bare = batches.Scorer(model, bf16)
@@ -47,14 +53,30 @@ class Stepper:
         cut = batches.micro_batches(list(items), examples, self._per_device, rank, self.ranks)
         return [(batches.batch_of(indices, examples, reference, self._pad), counts) for indices, counts in cut]
 
-    def gradients(self, parts: list[Part]) -> tuple[list[tuple[Term, ...]], Tensor, int]:
+    def all_parts(
+        self, items: Sequence[int], rows: Rows, reference: batches.Values
+    ) -> tuple[list[Part], list[Part] | None]:
+        """Return this rank's micro-batches of a step, and those of its mismatched examples, where these are wanted."""
+        lent = rows.of_step(items)
+        mismatched = None if lent is None else self.parts(lent, rows.examples, reference)
+        return self.parts(items, rows.examples, reference), mismatched
+
+    def gradients(
+        self, parts: list[Part], mismatched: list[Part] | None = None
+    ) -> tuple[list[tuple[Term, ...]], Tensor, int]:
         """Add the gradient of a whole step's loss to the parameters, before any clipping.
+
+        Args:
+            parts: this rank's micro-batches.
+            mismatched: what the statistics look at, where that is not `parts` themselves.
 
         Returns:
             Terms and logs of this rank's micro-batches, this rank's share of the loss, and the number of terms left out
             because their denominator is 0 over the whole step.
         """
-        values = self._statistics(parts)
+        values = self._statistics(parts if mismatched is None else mismatched)
+        if values is not None:
+            self.carried = values
         sums = totals(self._terms(batches.with_zero_views(part), counts, values) for part, counts in parts)
         denominators = {name: den for name, (_, den) in self.reduce(sums).items()}
         seen, whole = [], torch.zeros((), device=self._accelerator.device)
@@ -71,10 +93,10 @@ class Stepper:
         return seen, whole, sum(den == 0.0 for den in denominators.values())
 
     @torch.no_grad()
-    def evaluate(self, examples: Sequence[Example], reference: batches.Values) -> dict[str, float]:
-        """Return loss and logs over all examples, as if they were one step."""
-        parts = self.parts(range(len(examples)), examples, reference)
-        values = self._statistics(parts)
+    def evaluate(self, rows: Rows, reference: batches.Values) -> dict[str, float]:
+        """Return loss and logs over all rows, as if they were one step; what statistics carry along stays as it is."""
+        parts, mismatched = self.all_parts(range(rows.rows), rows, reference)
+        values = self._statistics(parts if mismatched is None else mismatched)
         found, weights = [], {}
         for part, counts in parts:
             terms = self._terms(self._scored(part, self._bare), counts, values)
@@ -88,7 +110,10 @@ class Stepper:
         """Whether the loss, or its statistics, read the view `ref`; an error where loss and data do not go together."""
 
         def everything(batch: Groups) -> None:
-            values = None if self._stats is None else _ratios(totals([self._stats(batch, self._objective)]))
+            values: dict[str, float] | None = None
+            if self._stats is not None:
+                found = self._stats(batch, self._objective)
+                values = self._settle(_items(found), {}, self._objective) if self._settle else _ratios(totals([found]))
             self._terms(batch, True, values)
 
         return "ref" in batches.views_read(everything, batches.batch_of([0], [example], {}, self._pad))
@@ -132,7 +157,25 @@ class Stepper:
         if self._stats is None:
             return None
         found = [self._stats(self._scored(part, self._bare), self._objective) for part, counts in parts if counts]
-        return _ratios(self.reduce(totals(found)))
+        if self._settle is None:
+            return _ratios(self.reduce(totals(found)))
+        return self._settle(self._gathered(found), self.carried, self._objective)
+
+    def _gathered(self, found: Sequence[tuple[Term, ...]]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Put the items of all micro-batches and ranks one behind the other, on the host."""
+        mine = [[(t.name, t.num.double().cpu(), t.den.double().cpu()) for t in terms] for terms in found]
+        every: list[Any] = [mine]
+        if self.ranks > 1:
+            every = [None] * self.ranks
+            torch.distributed.all_gather_object(every, mine)
+        columns: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for name, num, den in (term for part in every for terms in part for term in terms):
+            columns.setdefault(name, []).append((num, den))
+        return {name: (torch.cat([n for n, _ in c]), torch.cat([d for _, d in c])) for name, c in columns.items()}
+
+
+def _items(terms: tuple[Term, ...]) -> dict[str, tuple[Tensor, Tensor]]:
+    return {term.name: (term.num.double(), term.den.double()) for term in terms}
 
 
 def _ratios(sums: Sums) -> dict[str, float]:

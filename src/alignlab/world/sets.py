@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from alignlab.core import evidence
 from alignlab.core.types import Row
-from alignlab.world import conflicts, facts, grammar, texts
+from alignlab.world import conflicts, facts, feedback, grammar, texts
 
 ALL_CELLS = (
     conflicts.Cell("clean"),
@@ -58,9 +58,15 @@ def pairs(seed: int) -> Iterator[Row]:
 SETS: dict[str, Callable[[int], Iterator[Row]]] = {
     "conflicts": conflict_items,
     "documents": lambda seed: texts.documents(facts.town(), seed),
+    "joint": feedback.joint,
+    "judged": feedback.judged,
+    "lists": feedback.lists,
+    "noisy": feedback.noisy,
     "pairs": pairs,
     "questions": questions,
     "reading": lambda seed: texts.reading(facts.town(), seed),
+    "thumbs": feedback.thumbs,
+    "weak": feedback.weak,
 }
 DEFAULT_ROWS = 2000
 

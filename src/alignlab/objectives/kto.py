@@ -1,0 +1,103 @@
+"""Kahneman-Tversky optimisation: thumbs up or down, valued against what the policy gains on unrelated answers.
+
+a = log p(y|x) - log p_ref(y|x), summed over the tokens of a completion, EOS included. The reference point is
+z0 = max(0, mean of a over mismatched pairs (prompt of one row, completion of another)), over the WHOLE optimiser step,
+without gradient. Per row, v = lambda_D * (1 - sigma(beta * (a - z0))) if liked, lambda_U * (1 - sigma(beta * (z0 - a)))
+if not; L = mean of v.
+
+Source: Ethayarajh et al. 2024 (arXiv:2402.01306), equations 7 and 8, up to the constant lambda_y that equation 7 adds.
+Input: completions with labels, or pairs, which count as one liked and one disliked row. Unit: 1 (a value). Reduction:
+mean over the rows of the step, whichever classes are there. Balance rule of the authors: lambda_D n_D / (lambda_U n_U)
+in [1, 1.33], by one of the two weights. z0 is 0 for a step of a single row.
+Deviations: the mismatched completion is the next row's, in an order given by content, that has another prompt (the
+authors take the neighbour in the micro-batch, so theirs depends on how a step is cut, and forbids shuffling).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from alignlab.core.cards import Card, Claim
+from alignlab.core.preference import policy_and_ratios, require_at_least_zero, require_positive
+from alignlab.core.types import Groups, Term
+from alignlab.objectives._unpaired import liked, proper
+
+CARD = Card(
+    title="Kahneman-Tversky optimisation",
+    paper="arXiv:2402.01306",
+    bibtex="""@inproceedings{ethayarajh2024kto,
+  title = {Model Alignment as Prospect Theoretic Optimization},
+  author = {Ethayarajh, Kawin and Xu, Winnie and Muennighoff, Niklas and Jurafsky, Dan and Kiela, Douwe},
+  booktitle = {International Conference on Machine Learning},
+  year = {2024},
+  eprint = {2402.01306},
+  archivePrefix = {arXiv}
+}""",
+    brief="baselines-dpo-ipo-kto",
+    status="faithful",
+    summary="Raise liked and lower disliked completions, measured against the policy's gain on mismatched ones.",
+    smoke="alignlab train kto --model tiny: --dataset world:thumbs --limit 128 --max_steps 40"
+    " --per_device_train_batch_size 16 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
+    claims=(
+        Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.02),
+        Claim(metric="train/rewards/accuracies", relation=">", bound=0.7),
+    ),
+    needs=frozenset({"policy", "ref", "mismatched"}),
+    deviations=("mismatched completions are chosen once per optimiser step, by content", "AdamW throughout"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of Kahneman-Tversky optimisation."""
+
+    beta: float = 0.1
+    """strength of the pull towards the reference, > 0 (paper: 0.1)"""
+    desirable_weight: float = 1.0
+    """lambda_D, weight of liked completions, >= 0 (TRL: 1)"""
+    undesirable_weight: float = 1.0
+    """lambda_U, weight of disliked completions, >= 0 (TRL: 1)"""
+
+    def __post_init__(self) -> None:
+        require_positive("beta", self.beta)
+        require_at_least_zero("desirable_weight", self.desirable_weight)
+        require_at_least_zero("undesirable_weight", self.undesirable_weight)
+
+
+def stats(batch: Groups, cfg: Config) -> tuple[Term, ...]:  # noqa: ARG001 - every objective's statistics take both
+    """Log-ratio of the mismatched completions: term `kl`, one item per completion, in nats.
+
+    Args:
+        batch: views `policy` and `ref` [N, T]; completions of origin `mismatched` count, others do not.
+        cfg: settings.
+    """
+    lent, (_, ratio) = ~proper(batch), policy_and_ratios(batch)
+    return (Term(name="kl", num=torch.where(lent, ratio, 0.0), den=lent.float()),)
+
+
+def loss(batch: Groups, cfg: Config, values: Mapping[str, float]) -> tuple[Term, ...]:
+    """Value lost on each row against the reference point.
+
+    Args:
+        batch: views `policy` and `ref` [N, T], and labels [N] or pairs; mismatched completions count for nothing.
+        cfg: settings.
+        values: `kl`, mean log-ratio of the step's mismatched completions; 0 where absent.
+
+    Returns:
+        One term `kto` over the N completions; logs: reward, whether it lies on the right side of z0, and z0 itself.
+
+    Raises:
+        ValueError: no labels and no pairs, or pairs that give a completion no single verdict.
+    """
+    counted, up, (_, ratio) = proper(batch), liked(batch, "kto"), policy_and_ratios(batch)
+    z0 = max(0.0, values.get("kl", 0.0))
+    gain = torch.where(up, ratio - z0, z0 - ratio)
+    lost = torch.sigmoid(-cfg.beta * gain)
+    lost = torch.where(up, cfg.desirable_weight * lost, cfg.undesirable_weight * lost)
+    logs = {
+        "rewards": cfg.beta * ratio.detach(),
+        "rewards/accuracies": (gain.detach() > 0).to(gain),
+        "kl": torch.full_like(gain.detach(), z0),
+    }
+    return (Term(name="kto", num=torch.where(counted, lost, 0.0), den=counted.float(), logs=logs),)
