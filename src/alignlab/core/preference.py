@@ -65,9 +65,11 @@ def flipped_with(p: Float[Tensor, "R"], rate: float) -> Float[Tensor, "R"]:
     return p * (1 - rate) + (1 - p) * rate
 
 
-def pair_term(name: str, per_pair: Float[Tensor, "R"], pairs: Pairs, logs: Mapping[str, Tensor]) -> Term:
-    """Return the mean over the pairs of the optimiser batch; weight 2 is the pair given twice."""
-    return Term(name=name, num=pairs.weight * per_pair, den=pairs.weight, logs=logs)
+def pair_term(
+    name: str, per_pair: Float[Tensor, "R"], pairs: Pairs, logs: Mapping[str, Tensor], *, weight: float = 1.0
+) -> Term:
+    """Return the mean over the pairs of the optimiser batch; a pair of weight 2 is the pair given twice."""
+    return Term(name=name, num=pairs.weight * per_pair, den=pairs.weight, weight=weight, logs=logs)
 
 
 def likelihood_term(
