@@ -12,6 +12,7 @@ import yaml
 
 import alignlab.evals
 import alignlab.pipelines
+import alignlab.probes
 import alignlab.procedures
 from alignlab.cli import actions, training
 from alignlab.cli.context import RunContext
@@ -247,6 +248,26 @@ def test_an_eval_shows_trivial_policies_beside_the_model(here, folder, method):
     assert rows["always yes"] == 1
     assert rows["always no"] == 0
     assert rows["measured"] == found["metrics"]["yes"]
+
+
+def test_a_probe_of_rows_alone_loads_no_model(here, folder, method):
+    """A model that is not there is no matter to it; a probe that reads a model still gets one."""
+
+    def measure_rows(model: None, rows: list[Row], cfg: object) -> Result:
+        assert model is None
+        return Result(metrics={"rows": Metric(value=float(len(rows)), n=len(rows))})
+
+    def measure_model(model: object, rows: list[Row], cfg: object) -> Result:
+        return Result(metrics={"named": Metric(value=float(model.identity.startswith("tiny@")), n=1)})
+
+    argv = ["--dataset", "sft.jsonl", "--output_dir", "out", "--model"]
+    name = method(alignlab.probes, measure=measure_rows)
+    assert main(["probe", name, *argv, "/no/such/model"]) == 0
+    assert result_of(here / "out")["metrics"] == {"rows": 8}
+    name = method(alignlab.probes, measure=measure_model)
+    assert main(["probe", name, *argv, "/no/such/model"]) == 2
+    assert main(["probe", name, *argv, str(folder)]) == 0
+    assert result_of(here / "out")["metrics"] == {"named": 1}
 
 
 @pytest.mark.parametrize(

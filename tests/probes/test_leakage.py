@@ -1,4 +1,5 @@
 import dataclasses
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -25,6 +26,10 @@ def test_chance_without_cues_and_far_above_with_them():
     assert all(claim.holds(found) for claim in CARD.claims)
     assert not all(claim.holds({**found, "accuracy/low": 0.52, "accuracy/high": 0.6}) for claim in CARD.claims)
     assert not all(claim.holds({**found, "control/low": 0.5}) for claim in CARD.claims)
+
+
+def test_it_tells_the_command_line_that_it_reads_no_model():
+    assert get_type_hints(measure)["model"] is type(None)
 
 
 @pytest.mark.parametrize("family", ["source", "date"])

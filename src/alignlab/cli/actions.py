@@ -3,8 +3,8 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
-from typing import Any
+from types import ModuleType, NoneType
+from typing import Any, get_type_hints
 from urllib.parse import parse_qsl
 
 from alignlab.cli import flags
@@ -161,9 +161,10 @@ def score(module: ModuleType, _cfg: Any, ctx: RunContext, values: Values) -> Res
 
 
 def probe(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:
-    """Measure what is inside a model."""
+    """Measure what is inside a model; none is loaded for a probe that says `model: None`, because it reads rows alone."""
     rows = read_rows(ctx, values) if ctx.dataset else []
-    result: Result = module.measure(load_model(values), rows, cfg)
+    wanted = get_type_hints(module.measure).get("model")
+    result: Result = module.measure(None if wanted is NoneType else load_model(values), rows, cfg)
     return result
 
 
