@@ -1,5 +1,7 @@
 import re
 
+import pytest
+
 from alignlab.core import evidence
 from alignlab.engine.steered import Steered
 from alignlab.steering.notice import Config, intervene
@@ -35,6 +37,12 @@ def test_earlier_turns_and_the_callers_prompt_stay_as_they_are(reader, retrieve)
 
 def test_plain_text_stays_plain_text(reader):
     assert shown(reader, "1: a\nQuestion: b?") == "Some passages may be false.\n1: a\nQuestion: b?"
+
+
+@pytest.mark.parametrize("text", ["Where does Ada live?", "Question: Where does Ada live?", ""])
+def test_a_question_without_passages_is_asked_as_it_is(reader, text):
+    assert shown(reader, text) == text
+    assert shown(reader, evidence.ask(text)) == evidence.ask(text)
 
 
 def test_the_default_warns():

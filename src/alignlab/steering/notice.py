@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignlab.core.cards import Card, Claim
-from alignlab.core.evidence import text_of
+from alignlab.core.evidence import is_retrieval, text_of
 from alignlab.core.types import Intervention, Prompt
 
 CARD = Card(
@@ -38,10 +38,12 @@ class Config:
 
 
 def intervene(artifact: None, cfg: Config, tools: Any) -> Intervention:
-    """Return the prompt edit; needs no artifact and no tools."""
+    """Return the edit of retrieval prompts; others have no passages to be warned of. Needs no artifact and no tools."""
     del artifact, tools
 
     def warned(prompt: Prompt) -> Prompt:
+        if not is_retrieval(text_of(prompt)):
+            return prompt
         text = f"{cfg.text}\n{text_of(prompt)}"
         return text if isinstance(prompt, str) else (*prompt[:-1], {**prompt[-1], "content": text})
 
