@@ -161,7 +161,7 @@ def score(module: ModuleType, _cfg: Any, ctx: RunContext, values: Values) -> Res
 
 
 def probe(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:
-    """Measure what is inside a model; none is loaded for a probe that says `model: None`, because it reads rows alone."""
+    """Measure what is inside a model; a probe that says `model: None` reads rows alone, so none is loaded."""
     rows = read_rows(ctx, values) if ctx.dataset else []
     wanted = get_type_hints(module.measure).get("model")
     result: Result = module.measure(None if wanted is NoneType else load_model(values), rows, cfg)
