@@ -347,6 +347,14 @@ def test_the_chosen_are_right_and_the_rejected_wrong_or_unreasoned(accepted):
     assert 0 < unreasoned < 0.3 * len(found)
 
 
+def test_preferences_between_last_lines_are_refused(accepted):
+    """The specification prefers whole traces, both of like length; in silence they would be made all the same."""
+    with pytest.raises(ValueError, match="use target=trace, or output=sft"):
+        Config(output="preferences", target="answer")
+    with pytest.raises(ValueError, match="target=answer and preferences exclude each other"):
+        list(preference_rows(accepted, Config(target="answer")))
+
+
 def test_both_directions_or_attacks_alone(accepted):
     assert {row.facts["scenario"] for row in pairs(accepted)} == {"pca", "ike", "mixed"}
     assert {row.facts["scenario"] for row in pairs(accepted, directions="attacks")} == {"pca"}

@@ -40,6 +40,12 @@ CARD = Card(
 )
 
 
+WHOLE = (
+    "target=answer and preferences exclude each other: pairs are of whole reasoned answers of like length (a failure "
+    "keeps the accepted answer's path); use target=trace, or output=sft for last lines alone"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Options of the data pipeline."""
@@ -49,7 +55,7 @@ class Config:
     mode: Literal["global", "per_cell"] = "global"
     """one path for all cells, or the best of each (the student is never told the cell)"""
     target: Literal["trace", "answer"] = "trace"
-    """teach the whole reasoned answer, or its last line only"""
+    """teach the whole reasoned answer, or its last line only; preferences are between whole answers"""
     directions: Literal["both", "attacks"] = "both"
     """preference pairs from attack and edit cells, or from attack cells alone (an ablation that ruins edits)"""
     strategies: tuple[str, ...] = tuple(trace.STRATEGIES)
@@ -68,6 +74,10 @@ class Config:
     """how to give the final answer, for students that were not taught the marker"""
     seed: int = 0
     """order of items and choice among paths"""
+
+    def __post_init__(self) -> None:
+        if (self.output, self.target) == ("preferences", "answer"):
+            raise ValueError(WHOLE)
 
 
 LETTERED = "Claims, remembered answer and final answer are options: write the letter or the whole text of one."
@@ -287,8 +297,10 @@ def preference_rows(
     """Yield pairs: the accepted answer against a failure, the student's own (`own`: item id -> text) half of the time.
 
     A failure whose length differs by more than 30 % is not used: the student's own gives way to a templated one, and
-    without either there is no pair.
+    without either there is no pair. ValueError for `target` "answer".
     """
+    if cfg.target == "answer":
+        raise ValueError(WHOLE)
     draw = random.Random(f"pairs:{cfg.seed}")
     wanted = ("pca",) if cfg.directions == "attacks" else ("pca", "ike", "mixed")
     for item, strategy, text in accepted:
