@@ -13,7 +13,7 @@ import pytest
 from alignlab.cli.main import main
 from alignlab.core import files
 
-SIZES = ("--probes", "4", "--sft_steps", "6", "--batch", "4", "--search_per_cell", "1", "--train_per_cell", "3",
+SIZES = ("--probes", "10", "--sft_steps", "6", "--batch", "4", "--search_per_cell", "1", "--train_per_cell", "3",
          "--test_per_cell", "2", "--max_tokens", "64", "--use_peft", "false")  # fmt: skip
 
 
@@ -87,7 +87,9 @@ def test_every_stage_runs_and_goes_on_after_the_server_broke(server, student, da
         assert f"{stage}: " in said, stage
         assert " rows in -> " in said.split(f"{stage}: ")[1].splitlines()[0], stage
     found = json.loads((folder / "result.json").read_text())
-    assert {f"{p}/{m}" for p in ("plain", "notice", "majority", "da") for m in ("unparsed",)} <= set(found["metrics"])
+    measured = ("asr", "es", "j", "clean", "mixed", "unparsed")
+    assert {f"{p}/{m}" for p in ("plain", "notice", "majority", "da") for m in measured} <= set(found["metrics"])
+    assert {"change/asr", "change/es", "change/clean"} <= set(found["metrics"])
     assert 0 < found["metrics"]["accepted"] <= found["metrics"]["written"]
     assert found["tables"]["choices"]["columns"][-1] == "memorisation ratio"
     assert (folder / "report.html").stat().st_size > 10_000
@@ -246,7 +248,7 @@ def test_ctrl_c_while_the_teacher_answers(server, student, dataset, answers, tmp
     server.script = script
     folder = tmp_path / "run"
     assert run(folder, student, f"conflictqa:{dataset}", server.spec) == 130
-    assert "alignlab: " in capsys.readouterr().err
+    assert "alignlab: interrupted" in capsys.readouterr().err
     assert nothing_half_written(folder)
     before = server.requests
     server.script = lambda number, text: (200, answers[text])
