@@ -185,6 +185,20 @@ def test_quotes_ignore_case_and_punctuation_only():
     assert quotes_are_true(Trace(), CONTEXTS)
 
 
+def test_a_claim_without_a_note_is_whole():
+    """Saying nothing of a claim is saying that nothing speaks for it: the town's teacher notes only what is good."""
+    path = STRATEGIES["P6"].segments
+    text = "Claims:\n1 Rome good\n2 Oslo\n3 none\n4 Rome{}\nWeigh: source\nAnswer: Rome"
+    for last in ("", " weak", " good"):
+        found = parse(text.format(last))
+        assert check(found, CONTEXTS, memory=None, confidence=None, segments=path) == ()
+        assert [note for _, _, note in found.claims] == ["good", None, None, last.strip() or None]
+        assert render(found, path) == text.format(last)
+    # A word that is no note is part of the quote, and the quote is then false.
+    (fault,) = check(parse(text.format(" excellent")), CONTEXTS, memory=None, confidence=None, segments=path)
+    assert fault == "claim 4 quotes 'Rome excellent', which is not in the passage"
+
+
 def test_what_a_path_does_not_ask_for_is_not_judged():
     bare = dataclasses.replace(GOOD, claims=(), groups=(), conflict=None, memory=None, weigh=None, order=("answer",))
     assert check(bare, CONTEXTS, memory="Oslo", confidence=0.9, segments=("answer",)) == ()

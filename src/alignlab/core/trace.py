@@ -48,7 +48,8 @@ STRATEGIES = {
     "P7": Strategy("thesis-antithesis-synthesis", ("groups", "memory", "debate", "weigh", "answer")),
     "P8": Strategy("hedge", ("claims", "memory", "conflict", "weigh", "answer")),
 }
-"""segment `notes` is `claims` with a reliability note each"""
+"""segment `notes` is `claims` with room for a reliability note each; a claim without one was not found reliable, so the
+checker asks for none (the specification calls notes optional)"""
 
 
 @dataclass(frozen=True, kw_only=True)
