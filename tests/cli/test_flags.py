@@ -52,7 +52,15 @@ def parse(*argv):
         (["--use_peft", "no"], "use_peft", False),
         (["--use_peft", "--no-use-peft"], "use_peft", False),
         (["--resume"], "resume", True),
+        (["--resume", "--seed", "1"], "resume", True),
+        (["--resume", "True"], "resume", True),
+        (["--resume=1"], "resume", True),
+        (["--resume", "False"], "resume", False),
+        (["--resume", "null"], "resume", False),
+        (["--resume", "None"], "resume", False),
+        (["--no-resume"], "resume", False),
         (["--resume", "runs/x"], "resume", "runs/x"),
+        (["--resume", "./1"], "resume", "./1"),
         (["--lora-target-modules", "q_proj,v_proj"], "lora_target_modules", ("q_proj", "v_proj")),
         (["--lora_target_modules", "q_proj", "v_proj"], "lora_target_modules", ("q_proj", "v_proj")),
         (["--lora_target_modules", "all-linear"], "lora_target_modules", "all-linear"),
@@ -76,6 +84,7 @@ def test_spellings(argv, name, value):
         (["--ratios", "a"], "--ratios: expected a list, each a number"),
         (["--beta"], "--beta needs a value: a number"),
         (["--beta", "1", "2"], "--beta takes one value, got 2"),
+        (["--dry_run", "null"], "--dry_run: expected true or false, got 'null'"),
         (["--dry_run", "maybe"], "--dry_run: expected true or false, got 'maybe'"),
         (["--no_dry_run", "1"], "takes no value"),
         (["beta"], "unexpected 'beta'"),
@@ -102,6 +111,17 @@ def test_command_line_over_file_over_default(tmp_path):
     assert values["ratios"] == (0.1, 0.2)
     assert values["lora_r"] == 16
     assert parse("--config", str(path))["beta"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("null", False), ("", False), ("'True'", True), ("runs/x", "runs/x")]
+)
+def test_a_switch_that_may_be_a_path_from_a_file(tmp_path, text, value):
+    """A file written for TRL says `resume_from_checkpoint: null`."""
+    path = tmp_path / "c.yaml"
+    path.write_text(f"resume: {text}\n")
+    found = parse("--config", str(path))["resume"]
+    assert (found, type(found)) == (value, type(value))
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,21 @@ def test_dpo_with_lora_leaves_an_adapter(here, folder):
     assert not (here / "out" / "model.safetensors").exists()
 
 
+def test_a_run_goes_on_by_every_spelling(here, folder, capsys):
+    argv = ["train", "sft", "--model", str(folder), "--dataset", "sft.jsonl", "--output_dir", "out", *STEPS[2:]]
+    argv += ["--lr_scheduler_type", "constant", "--save_steps", "1"]
+    assert main([*argv, "--max_steps", "1", "--resume_from_checkpoint", "null"]) == 0
+    checkpoint = str(here / "out" / "checkpoint-1")
+    for steps, resume in enumerate([[], ["True"], ["true"], [checkpoint]], 2):
+        assert main([*argv, "--max_steps", str(steps), "--resume_from_checkpoint", *resume]) == 0
+        assert result_of(here / "out")["metrics"]["steps"] == steps
+    capsys.readouterr()
+    assert main([*argv, "--max_steps", "9", "--resume_from_checkpoint", "none"]) == 2
+    assert "is from an earlier run: go on with --resume_from_checkpoint" in capsys.readouterr().err
+    assert main([*argv, "--max_steps", "9", "--resume_from_checkpoint", "out/checkpoint-77"]) == 2
+    assert "checkpoint-77" in capsys.readouterr().err
+
+
 def test_settings_from_a_file_give_the_same_run(here, folder):
     argv = ["train", "sft", "--model", str(folder), "--dataset", "sft.jsonl", *STEPS]
     assert main([*argv, "--output_dir", "one"]) == 0

@@ -277,7 +277,7 @@ def _parser(prog: str, flags: Mapping[str, Flag]) -> Any:
 def _typed(parser: Any, texts: Mapping[str, str], flags: Mapping[str, Flag], where: str, dashes: str) -> dict[str, Any]:
     import jsonargparse
 
-    texts = {name: _boolean(text) if flags[name].kind is bool else text for name, text in texts.items()}
+    texts = {name: _switch(text, flags[name].kind) for name, text in texts.items()}
     try:
         return dict(parser.parse_args([f"--{name}={text}" for name, text in texts.items()]).as_dict())
     except jsonargparse.ArgumentError as error:
@@ -288,8 +288,13 @@ def _typed(parser: Any, texts: Mapping[str, str], flags: Mapping[str, Flag], whe
         raise ValueError(f"{where}{dashes}{name}: expected {wanted(flags[name].kind)}, got {texts[name]!r}") from None
 
 
-def _boolean(text: str) -> str:
-    return "true" if text.lower() in TRUE else "false" if text.lower() in FALSE else text
+def _switch(text: str, kind: Any) -> str:
+    """Settle how true and false are written; where a flag takes text as well, null switches it off (TRL's default)."""
+    members = _members(kind)
+    if bool not in members:
+        return text
+    off = FALSE if kind is bool or types.NoneType in members else (*FALSE, "null", "none")
+    return "true" if text.lower() in TRUE else "false" if text.lower() in off else text
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
