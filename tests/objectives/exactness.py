@@ -198,6 +198,8 @@ def check(
         step = make(seed)
         check_formula(step, loss, cfg, formula, stats, statistics, trained=trained)
         check_layouts(step, loss, cfg, stats, trained=trained)
+        if seed != seeds[0]:
+            continue
         with pytest.raises(AssertionError):
             check_layouts(step, loss, cfg, stats, trained=trained, reduction="mean_of_means")
         for broken in (negated(loss), flip(loss, trained)):

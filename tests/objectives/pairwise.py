@@ -7,9 +7,11 @@ from types import ModuleType
 from typing import Any
 
 import exactness
+import numpy as np
 import pytest
 import torch
 from exact_steps import Completion, Layout, Pair, Prompt, Scored, lay_out
+from scipy.optimize import minimize
 
 from alignlab.core.reduce import share, totals
 from alignlab.core.types import Groups, View
@@ -92,19 +94,15 @@ def check_errors(method: ModuleType, wrong: Sequence[dict[str, Any]], *values: M
 
 def minimised(objective: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor) -> torch.Tensor:
     """Return log-probabilities over an enumerable set of answers that minimise a smooth function of them."""
-    theta = start.clone().requires_grad_()
-    solver = torch.optim.LBFGS(
-        [theta], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe"
-    )
 
-    def closure() -> torch.Tensor:
-        solver.zero_grad()
-        loss = objective(theta.log_softmax(0))
+    def with_slope(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        leaf = torch.tensor(theta, dtype=torch.float64, requires_grad=True)
+        loss = objective(leaf.log_softmax(0))
         loss.backward()
-        return loss
+        return loss.item(), leaf.grad.numpy()
 
-    solver.step(closure)
-    return theta.detach().log_softmax(0)
+    found = minimize(with_slope, start.numpy(), jac=True, method="BFGS", options={"gtol": 1e-10})
+    return torch.tensor(found.x).log_softmax(0)
 
 
 def optimum(method: ModuleType, cfg: Any, ref: Sequence[float], pairs: Sequence[Pair]) -> torch.Tensor:
