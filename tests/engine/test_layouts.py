@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 from torch import nn
 
@@ -25,6 +27,19 @@ def test_an_adapter_on_attention_trains_nothing_else(tiny_models, arch):
     trained = [name for name, p in model.module.named_parameters() if p.requires_grad]
     assert trained
     assert all("attn." in name and "lora_" in name for name in trained)
+
+
+@pytest.mark.parametrize("targets", ["attention", "all-linear"])
+@pytest.mark.parametrize("arch", EXPECTED)
+def test_a_fresh_adapter_knows_which_way_weights_lie(tiny_models, arch, targets):
+    """Peft mends a wrong guess with a warning for every layer; there is none to mend."""
+    from alignlab.engine.load import _put_fresh
+
+    model = tiny_models.make_model(arch)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*fan_in_fan_out")
+        _put_fresh(model, Lora(r=2, target_modules=targets))
+    assert model.module.peft_config["default"].fan_in_fan_out is (arch == "gpt2")
 
 
 def test_a_fresh_adapter_depends_on_its_seed_alone(tiny_models):

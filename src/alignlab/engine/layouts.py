@@ -21,3 +21,10 @@ def attention_projections(module: nn.Module) -> tuple[str, ...]:
     if not found:
         raise ValueError(f"no attention projections in {type(module).__name__}; name the target modules yourself")
     return tuple(found)
+
+
+def stores_inputs_first(module: nn.Module) -> bool:
+    """Whether linear maps keep their weights as [inputs, outputs], the transpose of nn.Linear's, as GPT-2's do."""
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(part, Conv1D) for part in module.modules())

@@ -18,7 +18,7 @@ from alignlab.core import files
 from alignlab.core.types import Groups, Prompt, Sample, View
 from alignlab.engine.encode import Example, collate
 from alignlab.engine.identity import base_digest, digest
-from alignlab.engine.layouts import attention_projections
+from alignlab.engine.layouts import attention_projections, stores_inputs_first
 from alignlab.engine.sample import sample
 from alignlab.engine.score import context_length, score
 
@@ -272,6 +272,7 @@ def _put_fresh(model: LanguageModel, lora: Lora) -> None:
     config = LoraConfig(
         task_type="CAUSAL_LM", r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
         target_modules=wanted if isinstance(wanted, str) else list(wanted),
+        fan_in_fan_out=stores_inputs_first(model.module),
     )  # fmt: skip
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(lora.seed)
