@@ -2,6 +2,7 @@
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.overrides import TorchFunctionMode
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -87,3 +88,16 @@ def make_model(
     tokenizer = make_tokenizer()
     module = make_module(architecture, len(tokenizer), positions=positions, seed=seed).to(dtype)
     return LanguageModel(module=module, tokenizer=tokenizer, name=f"tests/{architecture}")
+
+
+class Float64(TorchFunctionMode):
+    """Inside, what models compute in float32 whatever their weights (norms, Gemma's softmax) stays in float64."""
+
+    def __torch_function__(self, function, _types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        double = bool(args) and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.float64
+        if double and (function is torch.Tensor.float or (function is torch.Tensor.to and torch.float32 in args)):
+            return args[0]
+        if double and kwargs.get("dtype") is torch.float32:
+            kwargs = {**kwargs, "dtype": torch.float64}
+        return function(*args, **kwargs)

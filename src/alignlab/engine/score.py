@@ -1,23 +1,26 @@
-"""Log-probabilities of completions: one plain batched path, with logits only where a token is scored.
+"""Log-probabilities of completions: each distinct node once where the model allows it, logits only where scored.
 
-Rows are packed to the left (prompt, then completion), so the causal mask alone keeps padding out: no attention mask is
-built, and a model sees the same positions whatever the batch. The head runs on the scored positions only: a pre-hook
-on it hands it those, so whatever the model does after its head (soft-capping, logit scale) is done by the model.
+Shared path: `plan` lays prompts and completions out in rows without padding, and `attention` keeps them apart. Plain
+path, for other models and as the check on the first batch: one row per completion, packed to the left, so the causal
+mask alone keeps padding out. No attention mask is built on either, and a model sees the same positions whatever the
+batch. The head runs on the scored positions only: a pre-hook on it hands it those, so whatever the model does after its
+head (soft-capping, logit scale) is done by the model.
 """
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import replace
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from alignlab.core.types import Groups, View
-
-CHUNK = 1 << 24
-"""logits turned to float32 at once; above, the backward pass recomputes them chunk by chunk"""
+from alignlab.engine import attention
+from alignlab.engine.logits import log_probs, logits_at, placed
+from alignlab.engine.plan import PlannedRow, plan
 
 
 @contextlib.contextmanager
@@ -40,14 +43,50 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 def context_length(module: nn.Module) -> int | None:
     """The most tokens the model takes, or None where its config does not say."""
-    config = unwrap(module).config
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return getattr(config, "max_position_embeddings", None)
+    return getattr(attention.text_config(unwrap(module).config), "max_position_embeddings", None)
 
 
 def batch_size_in_tokens(device: torch.device) -> int:
     """Tokens per batch without gradient: what stays in a CPU's caches (measured with 2M parameters), or fills a GPU."""
     return 6144 if device.type == "cpu" else 65536
+
+
+def row_size_in_tokens(device: torch.device) -> int:
+    """Tokens per row of shared prompts; there is no padding, so a short row on a CPU costs nothing but calls."""
+    return 2048 if device.type == "cpu" else 65536
+
+
+@dataclass
+class Sharing:
+    """What is known of one model's ability to score shared prompts."""
+
+    reason: str | None
+    """why it cannot, or None"""
+    checked: dict[tuple[str, bool], tuple[float, float]] = field(default_factory=dict)
+    """(dtype of computation, sequences longer than the window) -> largest and mean difference from the plain path"""
+
+
+_known: WeakKeyDictionary[nn.Module, Sharing] = WeakKeyDictionary()
+
+
+def sharing_of(module: nn.Module) -> Sharing:
+    """Return what is known of a model: why prompts are not shared, and how far the two paths were apart."""
+    found = _known.get(module)
+    if found is None:
+        found = _known[module] = Sharing(attention.refusal(module))
+        _warn(module, found.reason)
+    return found
+
+
+def check_again(module: nn.Module) -> None:
+    """Forget what is known of a model: the first batch of a run is compared with the plain path."""
+    _known.pop(unwrap(module), None)
+
+
+TOLERANCE = {"float64": (1e-4, 1e-4), "float32": (1e-4, 1e-4), "bfloat16": (5e-2, 5e-3), "float16": (5e-2, 5e-3)}
+"""largest and mean difference, in nats, at which the shared path counts as the plain one, by dtype of computation"""
+
+RECOMPUTED = "its activations are recomputed by a checkpoint without context_fn=attention.again"
 
 
 def score(
@@ -57,55 +96,175 @@ def score(
     *,
     context: str | None = None,
     batch_tokens: int | None = None,
+    share: bool | None = None,
 ) -> View:
     """Return the log-probabilities of the completions under a causal language model.
 
     Tokens of `groups.ids` before a row's last scored token are read by the model, scored or not; what follows is
-    padding. Without gradient (`torch.no_grad`), dropout is off and large inputs are cut into batches of similar length;
-    with gradient the whole input is one batch and the module keeps its mode. Autocast is the caller's.
+    padding. Without gradient (`torch.no_grad`), dropout is off and large inputs are cut into rows or batches; with
+    gradient the module keeps its mode. Autocast is the caller's.
 
     Args:
         module: a transformers causal LM, possibly under peft or DistributedDataParallel.
         groups: prompts and completions; moved to the module's device.
         at: token ids to report as well, at every position; the result has top_ids, top_logp and rest.
         context: score the completions under `groups.contexts[context]` instead of the prompt.
-        batch_tokens: tokens per batch, padding included, where no gradient is wanted; None for `batch_size_in_tokens`.
+        batch_tokens: tokens per row, or per padded batch on the plain path; None for what suits the device.
+        share: None computes shared prompts once where a model can, once its first batch has agreed with the plain path
+            (fp32: 1e-4 nats; 16 bits: see `TOLERANCE`), and warns once where it cannot. False takes the plain path.
+            True shares, unchecked, or raises. Where hooks look at activations, which count positions in rows of one
+            sequence, None takes the plain path too.
 
     Returns:
         A View on the module's device, nats, float32 (float64 for a float64 model), 0 where `groups.mask` is False.
 
     Raises:
         ValueError: a prompt without tokens, an unknown context, or a row longer than the model.
+        NotShared: `share` is True and the model cannot.
     """
+    module = unwrap(module)
     device = next(module.parameters()).device
-    ids, keep, prompt_lengths = _packed(groups, context, device)
-    mask = groups.mask.to(device)
+    groups = replace(groups, mask=groups.mask.to(device))
     at = None if at is None else at.to(device)
-    limit, longest = context_length(module), ids.shape[1]
+    prompts = _prompts(groups, context)
+
+    def plain() -> View:
+        return _plain(module, groups, prompts, at, device, batch_tokens)
+
+    recomputed = attention.recomputed(module)
+    if share is None and (recomputed or attention.watched(module) or sharing_of(module).reason is not None):
+        share = False
+    if share is False:
+        return plain()
+    if share and (
+        reason := "its activations are recomputed without its layout" if recomputed else attention.refusal(module)
+    ):
+        raise attention.NotShared(reason)
+    size = row_size_in_tokens(device) if batch_tokens is None else batch_tokens
+    rows = _rows(groups, prompts, size)
+    _check_length(module, max((row.longest + 1 for row in rows), default=0))
+
+    def shared() -> View:
+        return _shared(module, rows, groups.mask, at, device)
+
+    return shared() if share else _agreeing(module, max((row.longest for row in rows), default=0), shared, plain)
+
+
+def _check_length(module: nn.Module, longest: int) -> None:
+    limit = context_length(module)
     if limit is not None and longest > limit:
         raise ValueError(
             f"a prompt with its completion has {longest} tokens, but the model takes {limit}; shorten it or use a "
             "model with a longer context"
         )
+
+
+def _prompts(groups: Groups, context: str | None) -> tuple[Tensor, Tensor]:
+    """Return ids and mask of the prompts that the completions follow."""
+    if context is None:
+        return groups.prompt_ids, groups.prompt_mask
+    if context in groups.contexts:
+        return groups.contexts[context]
+    raise ValueError(f"no context {context!r} in this batch; it has {', '.join(groups.contexts) or 'none'}")
+
+
+# The shared path
+
+
+def _agreeing(module: nn.Module, longest: int, shared: Callable[[], View], plain: Callable[[], View]) -> View:
+    """Score by the shared path, once both were compared on a first batch; by the plain one where they differ."""
+    known = sharing_of(module)
+    window = getattr(attention.text_config(module.config), "sliding_window", None)
+    key = (str(computes_in(module)).removeprefix("torch."), window is not None and longest >= window)
+    if key not in known.checked:
+        with torch.no_grad(), evaluating(module):
+            expected = plain()
+            try:
+                found = shared()
+            except attention.NotShared as error:
+                known.reason = str(error)
+            else:
+                known.checked[key] = apart = _apart(found.logp, expected.logp)
+                allowed = TOLERANCE[key[0]]
+                if not (apart[0] <= allowed[0] and apart[1] <= allowed[1]):
+                    known.reason = (
+                        f"on its first batch in {key[0]} the shared path differs by {apart[0]:.2g} nats (mean"
+                        f" {apart[1]:.2g}; allowed {allowed[0]:.2g}, {allowed[1]:.2g})"
+                    )
+        _warn(module, known.reason)
+        if not torch.is_grad_enabled():
+            return expected if known.reason else found
+    return plain() if known.reason else shared()
+
+
+def _warn(module: nn.Module, reason: str | None) -> None:
+    if reason is not None:
+        kind = getattr(module.config, "model_type", type(module).__name__) if hasattr(module, "config") else "model"
+        warnings.warn(f"{kind}: prompts are read once per completion, because {reason}", stacklevel=4)
+
+
+def computes_in(module: nn.Module) -> torch.dtype:
+    """Return the dtype of matrix products, autocast included."""
+    parameter = next(module.parameters())
+    kind = parameter.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
+
+
+def _apart(found: Tensor, expected: Tensor) -> tuple[float, float]:
+    """Return the largest and the mean difference; where both are not finite alike, there is none."""
+    same = (found == expected) | (found.isnan() & expected.isnan())
+    difference = torch.where(same, 0.0, (found - expected).abs())
+    scored = (expected != 0).sum().clamp(min=1)
+    return difference.max().item(), (difference.sum() / scored).item()
+
+
+def _rows(groups: Groups, prompts: tuple[Tensor, Tensor], size: int) -> list[PlannedRow]:
+    ids, mask = prompts
+    lists = [[i for i, m in zip(*row) if m] for row in zip(ids.tolist(), mask.tolist())]
+    scored = [[t for t, m in enumerate(row) if m] for row in groups.mask.tolist()]
+    return plan(lists, groups.ids.tolist(), groups.group.tolist(), scored, row_tokens=size)
+
+
+def _shared(module: nn.Module, rows: list[PlannedRow], mask: Tensor, at: Tensor | None, device: torch.device) -> View:
+    with contextlib.nullcontext() if torch.is_grad_enabled() else evaluating(module):
+        parts = [_row_values(module, row, at, device) for row in rows]
+    places = torch.tensor([[n, t] for row in rows for _, n, t in row.scored], device=device).reshape(-1, 2)
+    return placed(parts, mask, at, (places[:, 0], places[:, 1]))
+
+
+def _row_values(module, row: PlannedRow, at, device) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities [M, 1 + k] and [M] of the M scored tokens of a row."""
+    ids = torch.tensor([row.ids], device=device)
+    heads = torch.tensor(row.heads, device=device)
+    place, n, t = torch.tensor(row.scored, device=device).T
+    with attention.sharing(module, row.spans):
+        positions = torch.tensor([row.positions], device=device)
+        logits = logits_at(module, ids, torch.zeros_like(heads), heads, position_ids=positions)
+    wanted = torch.tensor(row.targets, device=device)[:, None]
+    if at is not None:
+        wanted = torch.cat([wanted, at[n, t]], 1)
+    return log_probs(logits, wanted, at is not None, place)
+
+
+# The plain path
+
+
+def _plain(module, groups: Groups, prompts, at, device, batch_tokens: int | None) -> View:
+    ids, keep, prompt_lengths = _packed(groups, prompts, device)
+    _check_length(module, ids.shape[1])
     if torch.is_grad_enabled():
-        return _view(module, ids, mask, prompt_lengths, at)
+        return _view(module, ids, groups.mask, prompt_lengths, at)
     with evaluating(module):
         size = batch_size_in_tokens(device) if batch_tokens is None else batch_tokens
-        return _in_batches(module, ids, keep, mask, prompt_lengths, at, size)
+        return _in_batches(module, ids, keep, groups.mask, prompt_lengths, at, size)
 
 
-def _packed(groups: Groups, context: str | None, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _packed(groups: Groups, prompts: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Return ids [N, S] and mask [N, S] of prompt + completion without gaps, and prompt lengths [N]."""
-    if context is None:
-        prompt, prompt_mask = groups.prompt_ids, groups.prompt_mask
-    elif context in groups.contexts:
-        prompt, prompt_mask = groups.contexts[context]
-    else:
-        raise ValueError(f"no context {context!r} in this batch; it has {', '.join(groups.contexts) or 'none'}")
-    prompt, prompt_mask, group = prompt.to(device), prompt_mask.to(device), groups.group.to(device)
+    prompt, prompt_mask, group = prompts[0].to(device), prompts[1].to(device), groups.group.to(device)
     if not bool(prompt_mask.any(1)[group].all()):
         raise ValueError("a prompt without tokens; a causal model needs one before the first scored token")
-    mask = groups.mask.to(device)
+    mask = groups.mask
     # True up to the last scored token: what lies between scored tokens is read, what lies after is padding
     read = mask.flip(1).cumsum(1).flip(1) > 0
     keep = torch.cat([prompt_mask[group], read], 1)
@@ -150,54 +309,8 @@ def _view(
     """Score one batch of packed rows."""
     row, column = mask.nonzero(as_tuple=True)
     position = prompt_lengths[row] + column
-    logits = _logits_at(module, ids, row, position - 1)
+    logits = logits_at(module, ids, row, position - 1)
     wanted = ids[row, position][:, None]
     if at is not None:
         wanted = torch.cat([wanted, at[row, column]], 1)
-    values, rest = _log_probs(logits, wanted, at is not None)
-    logp = values.new_zeros(mask.shape).index_put((row, column), values[:, 0])
-    if at is None:
-        return View(logp=logp)
-    top = values.new_zeros(at.shape).index_put((row, column), values[:, 1:])
-    return View(logp=logp, top_ids=at, top_logp=top, rest=values.new_zeros(mask.shape).index_put((row, column), rest))
-
-
-def _logits_at(module: nn.Module, ids: Tensor, row: Tensor, position: Tensor) -> Tensor:
-    """Return logits [M, V] at M (row, position) places."""
-    narrowed = False
-
-    def narrow(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:  # noqa: ARG001
-        nonlocal narrowed
-        hidden = args[0]
-        if hidden.shape[:2] != ids.shape:
-            return None
-        narrowed = True
-        return (hidden[row, position][None], *args[1:])
-
-    head = unwrap(module).get_output_embeddings()
-    handle = head.register_forward_pre_hook(narrow) if head is not None else contextlib.nullcontext()
-    with handle:
-        logits = module(input_ids=ids, use_cache=False).logits
-    return logits[0] if narrowed else logits[row, position]
-
-
-def _log_probs(logits: Tensor, wanted: Tensor, with_rest: bool) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities [M, w] of the wanted ids, and [M] of all but wanted[:, 1:] (zeros if not asked)."""
-    rows = max(1, CHUNK // max(1, logits.shape[1]))
-    if len(logits) <= rows:
-        return _chunk_log_probs(logits, wanted, with_rest)
-    parts = [
-        checkpoint(_chunk_log_probs, logits[i : i + rows], wanted[i : i + rows], with_rest, use_reentrant=False)
-        for i in range(0, len(logits), rows)
-    ]
-    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-
-
-def _chunk_log_probs(logits: Tensor, wanted: Tensor, with_rest: bool) -> tuple[Tensor, Tensor]:
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    total = logits.logsumexp(-1)
-    values = logits.gather(1, wanted) - total[:, None]
-    if not with_rest:
-        return values, total.new_zeros(len(total))
-    others = logits.scatter(1, wanted[:, 1:], -torch.inf)
-    return values, others.logsumexp(-1) - total
+    return placed([log_probs(logits, wanted, at is not None)], mask, at, (row, column))

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
+from alignlab.engine import attention
 from alignlab.engine.encode import Example, collate
 from alignlab.engine.load import LanguageModel
+from alignlab.engine.score import check_again
 
 KNOWN_VIEWS = ("policy", "ref")
 REFERENCE_BATCH = 32
@@ -20,12 +22,16 @@ REFERENCE_BATCH = 32
 
 
 class Scorer(nn.Module):
-    """The model as one module from Groups to log-probabilities [N, T], so that DistributedDataParallel can wrap it."""
+    """The model as one module from Groups to log-probabilities [N, T], so that DistributedDataParallel can wrap it.
+
+    What it scores first is scored by the plain path as well: shared prompts are checked anew in every run.
+    """
 
     def __init__(self, model: LanguageModel, bf16: bool) -> None:
         super().__init__()
         self.module = model.module
         self._model, self._bf16 = model, bf16
+        check_again(model.module)
 
     def forward(self, groups: Groups) -> Tensor:
         """Return log-probabilities of the completions, nats; 0 where the mask is False."""
@@ -186,12 +192,10 @@ def without_dropout(module: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def recomputing(module: nn.Module) -> Iterator[None]:
     """Let the backward pass recompute activations instead of keeping them; afterwards the model keeps them again."""
+    settings = {"use_reentrant": False, "context_fn": attention.again}
     # transformers renamed the pair within version 5
     new = hasattr(module, "activation_checkpointing_enable")
-    if new:
-        module.activation_checkpointing_enable({"use_reentrant": False})
-    else:
-        module.gradient_checkpointing_enable({"use_reentrant": False})
+    (module.activation_checkpointing_enable if new else module.gradient_checkpointing_enable)(settings)
     try:
         yield
     finally:

@@ -1,0 +1,255 @@
+"""Attention over rows that `plan` laid out: causal on each prompt, one rectangle per completion, nothing in between.
+
+Models stay as they are. A function is registered with transformers' `AttentionInterface`; inside `sharing` the model's
+config names it, so that no mask is built and every attention layer hands its queries, keys and values here. They are
+cut along the row, and the attention that the model had before (SDPA or its own eager function, with its soft-capping,
+sinks or scaling) is applied to each piece: prompt on prompt, and completion on prompt and itself. Windows count
+positions within a sequence, not places in the row.
+"""
+
+import contextlib
+import functools
+import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignlab.engine.plan import Span
+
+NAME = "alignlab_rectangles"
+LAYERS = {"full_attention", "sliding_attention"}
+OURS = ("torch.", "transformers.", "peft.", "accelerate.")
+"""packages whose hooks know nothing of rows and positions"""
+
+
+class NotShared(Exception):
+    """This model, or what is done with it, cannot score rows of shared prompts; the message says why."""
+
+
+def text_config(config: Any) -> Any:
+    """Return the config of the language model inside a config."""
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def _base(module: nn.Module) -> nn.Module:
+    return module.get_base_model() if hasattr(module, "get_base_model") else module
+
+
+def refusal(module: nn.Module) -> str | None:
+    """Return why a model cannot take rows of shared prompts, judged by its class and config; None where it may."""
+    from transformers import PreTrainedModel
+
+    base = _base(module)
+    if not isinstance(base, PreTrainedModel):
+        return f"{type(base).__name__} is not a transformers model"
+    if any(config.is_prompt_learning for config in getattr(module, "peft_config", {}).values()):
+        return "its adapter puts virtual tokens before the prompt"
+    config = text_config(base.config)
+    types = set(getattr(config, "layer_types", None) or ())
+    checks = (
+        (config.is_encoder_decoder, "it has an encoder"),
+        (getattr(base, "_is_stateful", False), "a state runs through its layers"),
+        (not types <= LAYERS, f"it has layers of type {', '.join(sorted(types - LAYERS))}"),
+        (not base._can_set_attn_implementation(), "its attention does not go through AttentionInterface"),
+        ("position_ids" not in inspect.signature(base.forward).parameters, "it takes no position_ids"),
+        (not getattr(config, "is_causal", True), "its attention is not causal"),
+        (bool(getattr(config, "use_bidirectional_attention", False)), "its attention is not causal"),
+        (config._attn_implementation not in ("sdpa", "eager"), f"it runs {config._attn_implementation}"),
+    )
+    return next((reason for found, reason in checks if found), None)
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether hooks are in force that look at activations: they count positions in rows of one sequence each."""
+
+    def origin(hook: Any) -> str:
+        return str(getattr(getattr(hook, "func", hook), "__module__", "")) + "."
+
+    return any(
+        not origin(hook).startswith(OURS)
+        for part in module.modules()
+        for hooks in (part._forward_hooks, part._forward_pre_hooks)
+        for hook in hooks.values()
+    )
+
+
+def recomputed(module: nn.Module) -> bool:
+    """Whether activations will be recomputed by a checkpoint that does not know `again`."""
+    if not (torch.is_grad_enabled() and module.training):
+        return False
+    for part in module.modules():
+        if getattr(part, "gradient_checkpointing", False):
+            function = getattr(part, "_gradient_checkpointing_func", None)
+            if getattr(function, "keywords", {}).get("context_fn") is not again:
+                return True
+    return False
+
+
+@dataclass
+class Layout:
+    """The spans of one row, the configs to switch, and the masks of its rectangles."""
+
+    spans: Sequence[Span]
+    configs: Sequence[Any]
+    calls: int = 0
+    inner: dict[int, str] = field(default_factory=dict)
+    """id of a config -> the attention it named before"""
+    masks: dict[Any, list[Tensor | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # (offset of the first query in its sequence, queries); a lone completion is read on with its prompt
+        self.pieces: list[tuple[int, int]] = []
+        for span in self.spans:
+            if len(span.completions) < 2:
+                self.pieces.append((0, span.size))
+            else:
+                self.pieces += [(0, span.prompt), *((span.prompt, length) for length in span.completions)]
+        self.sizes = [length for _, length in self.pieces]
+        self.tokens = sum(self.sizes)
+
+    def masks_of(self, window: int | None, sdpa: bool, like: Tensor) -> list[Tensor | None]:
+        """Return an additive mask [1, 1, queries, keys] per piece; None where SDPA's own causal mask will do."""
+        key = (window, sdpa, like.dtype)
+        if key not in self.masks:
+            self.masks[key] = [self._mask(offset, length, window, sdpa, like) for offset, length in self.pieces]
+        return self.masks[key]
+
+    @staticmethod
+    def _mask(offset: int, length: int, window: int | None, sdpa: bool, like: Tensor) -> Tensor | None:
+        seen = window is None or window >= offset + length
+        if sdpa and seen and not offset:
+            return None
+        query = torch.arange(offset, offset + length, device=like.device)[:, None]
+        distance = query - torch.arange(offset + length, device=like.device)
+        hidden = distance < 0 if seen else (distance < 0) | (distance >= window)
+        # Additive, never boolean: eager attention would add a boolean mask as ones
+        return like.new_zeros(hidden.shape).masked_fill_(hidden, torch.finfo(like.dtype).min)[None, None]
+
+
+_active: ContextVar[Layout | None] = ContextVar("alignlab_layout", default=None)
+
+
+@contextlib.contextmanager
+def _entered(layout: Layout) -> Iterator[Layout]:
+    before = [(config, config._attn_implementation_internal) for config in layout.configs]
+    token = _active.set(layout)
+    try:
+        for config, name in before:
+            layout.inner.setdefault(id(config), name)
+            config._attn_implementation_internal = NAME
+        yield layout
+    finally:
+        for config, name in before:
+            config._attn_implementation_internal = name
+        _active.reset(token)
+
+
+@contextlib.contextmanager
+def sharing(module: nn.Module, spans: Sequence[Span]) -> Iterator[Layout]:
+    """Let `module` read one row [1, S] of these spans; afterwards, exceptions included, its config is as before.
+
+    Raises:
+        NotShared: on leaving, where some layer did not come here; inside, where a layer wants what cannot be cut.
+    """
+    from transformers import AttentionInterface, PretrainedConfig
+
+    AttentionInterface.register(NAME, rectangles)
+    found = {id(c): c for part in module.modules() if isinstance(c := getattr(part, "config", None), PretrainedConfig)}
+    with _entered(Layout(spans, tuple(found.values()))) as layout:
+        yield layout
+    wanted = text_config(_base(module).config).num_hidden_layers
+    if layout.calls != wanted:
+        raise NotShared(f"{layout.calls} of its {wanted} layers use AttentionInterface")
+
+
+class _Reentered:
+    """`_entered` that can be entered more than once: a graph may be walked back twice."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout, self._open = layout, contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        self._open.enter_context(_entered(self._layout))
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.close()
+
+
+def again() -> tuple[Any, Any]:
+    """`context_fn` of `torch.utils.checkpoint.checkpoint`: the backward pass recomputes under the same layout."""
+    layout = _active.get()
+    return contextlib.nullcontext(), contextlib.nullcontext() if layout is None else _Reentered(layout)
+
+
+@functools.cache
+def _eager(kind: type) -> Any:
+    """Return the eager attention function beside a model's attention class."""
+    for parent in kind.__mro__:
+        function = getattr(sys.modules.get(parent.__module__), "eager_attention_forward", None)
+        if function is not None:
+            return function
+    raise NotShared(f"{kind.__name__} has no eager attention function of its own")
+
+
+def _window(module: nn.Module) -> int | None:
+    """Return the sliding window of a layer, or None."""
+    config = text_config(module.config)
+    types = getattr(config, "layer_types", None)
+    if types and types[module.layer_idx] != "sliding_attention":
+        return None
+    return getattr(config, "sliding_window", None)
+
+
+def rectangles(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Attend within the spans of the active layout; the signature is `AttentionInterface`'s.
+
+    Args:
+        module: the attention layer.
+        query: [1, heads, S, d].
+        key: [1, key heads, S, d].
+        value: [1, key heads, S, d].
+        attention_mask: must be None: transformers builds none for this function.
+        kwargs: scaling, dropout, softcap, ...: handed on.
+
+    Returns:
+        Attention output [1, S, heads, d].
+
+    Raises:
+        NotShared: a mask or bias that cannot be cut; another row than the layout's.
+    """
+    layout = _active.get()
+    if layout is None:
+        raise NotShared("no layout is active; enter engine.attention.sharing first")
+    if attention_mask is not None or kwargs.get("position_bias") is not None:
+        raise NotShared("it makes a mask or a position bias of its own")
+    if query.shape[::2] != (1, layout.tokens) or key.shape[2] != layout.tokens:
+        raise NotShared(f"its attention sees {tuple(query.shape)}, not one row of {layout.tokens} tokens")
+    layout.calls += 1
+    name = layout.inner.get(id(module.config))
+    if name == "sdpa":
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward as inner
+    elif name == "eager":
+        inner = _eager(type(module))
+    else:
+        raise NotShared(f"its attention runs {name}")
+    kwargs.pop("is_causal", None)
+    masks = layout.masks_of(_window(module), name == "sdpa", query)
+    # One split is one node of the graph; a slice per piece would write the whole row's gradient for each
+    parts = zip(*(tensor.split(layout.sizes, 2) for tensor in (query, key, value)))
+    prompt_key = prompt_value = query
+    outputs = []
+    for (offset, _), mask, (q, k, v) in zip(layout.pieces, masks, parts):
+        if offset:
+            k, v = torch.cat([prompt_key, k], 2), torch.cat([prompt_value, v], 2)
+        else:
+            prompt_key, prompt_value = k, v
+        causal = {"is_causal": mask is None} if name == "sdpa" else {}
+        outputs.append(inner(module, q, k, v, mask, **kwargs, **causal)[0])
+    return torch.cat(outputs, 1), None

@@ -1,0 +1,166 @@
+"""From prompts with their completions to rows in which every distinct node is computed once.
+
+A node is a token after everything that precedes it. Prompts with the same tokens are one prompt; of completions after
+one prompt that begin alike, one that another continues is a part of it: equal completions, a solution up to each of its
+steps, or options of a single token cost nothing more. A completion's last scored token is predicted but never read.
+
+A row is laid out without gaps as [prompt | completion | completion | ... | next prompt | ...]; attention keeps prompts
+apart, and completions blind to each other. Pure Python, and the same rows for the same input, always.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A prompt and its distinct completions as they lie side by side in a row."""
+
+    prompt: int
+    """tokens of the prompt, >= 1"""
+    completions: tuple[int, ...]
+    """tokens read of each distinct completion, each >= 1; none where only the prompt is read"""
+
+    @property
+    def size(self) -> int:
+        """Tokens of the span."""
+        return self.prompt + sum(self.completions)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence that the model sees."""
+        return self.prompt + max(self.completions, default=0)
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """One row of tokens, where its logits are wanted, and what they predict."""
+
+    ids: Ids
+    positions: Ids
+    """of each token in its own sequence: a completion goes on where its prompt ends"""
+    spans: tuple[Span, ...]
+    heads: Ids
+    """places in the row at which logits are wanted, ascending"""
+    scored: tuple[tuple[int, int, int], ...]
+    """(index into `heads`, completion, column): a scored token and where it is predicted; ascending"""
+    targets: Ids
+    """the scored tokens themselves"""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence that the model sees."""
+        return max(span.longest for span in self.spans)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A prompt, what is read after it, and the scored tokens with the completion (by place) that predicts them."""
+
+    prompt: Ids
+    reads: tuple[Ids, ...]
+    scored: tuple[tuple[int, int, int], ...]
+    """(place in `reads`, or -1 for the prompt alone; completion; column)"""
+
+    @property
+    def size(self) -> int:
+        return len(self.prompt) + sum(map(len, self.reads))
+
+
+def plan(
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    group: Sequence[int],
+    scored: Sequence[Sequence[int]] | None = None,
+    *,
+    row_tokens: int,
+) -> list[PlannedRow]:
+    """Lay prompts and completions out in rows.
+
+    Args:
+        prompts: P lists of token ids, none empty where a completion belongs to it.
+        completions: N lists of token ids.
+        group: N indices into prompts.
+        scored: N lists of scored columns, ascending; None scores every token.
+        row_tokens: tokens of a row, >= 1; a prompt is not cut off its completions, so a longer span is a row by itself.
+
+    Returns:
+        Rows by first fit, large spans first. Completions without a scored token are in none of them.
+
+    Raises:
+        ValueError: a completion whose prompt has no tokens; `row_tokens` < 1.
+    """
+    if row_tokens < 1:
+        raise ValueError(f"row_tokens: expected a whole number >= 1, got {row_tokens}")
+    members: dict[Ids, list[int]] = {}
+    columns = [tuple(range(len(ids))) for ids in completions] if scored is None else [tuple(c) for c in scored]
+    for n, wanted in enumerate(columns):
+        if wanted:
+            members.setdefault(tuple(prompts[group[n]]), []).append(n)
+    if () in members:
+        raise ValueError("a prompt without tokens; a causal model needs one before the first scored token")
+    parts = [_part(prompt, found, completions, columns) for prompt, found in members.items()]
+    rows: list[list[_Part]] = []
+    room: list[int] = []
+    for part in sorted(parts, key=lambda p: -p.size):
+        place = next((k for k, left in enumerate(room) if left >= part.size), None)
+        if place is None:
+            rows.append([])
+            room.append(row_tokens)
+            place = len(rows) - 1
+        rows[place].append(part)
+        room[place] -= part.size
+    return [_row(row, completions) for row in rows]
+
+
+def _part(
+    prompt: Ids, members: Sequence[int], completions: Sequence[Sequence[int]], columns: Sequence[Sequence[int]]
+) -> _Part:
+    """Fold the completions of one prompt that begin alike."""
+    reads = {n: tuple(completions[n][: columns[n][-1]]) for n in members}
+    continued: dict[Ids, Ids] = {}
+    longest: Ids = ()
+    # In lexicographic order, what continues a sequence stands right behind it
+    for read in sorted(set(reads.values()), reverse=True):
+        if longest[: len(read)] != read:
+            longest = read
+        continued[read] = longest
+    kept = list(dict.fromkeys(continued[reads[n]] for n in members if continued[reads[n]]))
+    places = {read: k for k, read in enumerate(kept)}
+    scored = tuple((places.get(continued[reads[n]], -1), n, t) for n in members for t in columns[n])
+    return _Part(prompt, tuple(kept), scored)
+
+
+def _row(parts: Sequence[_Part], completions: Sequence[Sequence[int]]) -> PlannedRow:
+    ids: list[int] = []
+    positions: list[int] = []
+    wanted: list[tuple[int, int, int]] = []
+    for part in parts:
+        last = len(ids) + len(part.prompt) - 1
+        ids += part.prompt
+        positions += range(len(part.prompt))
+        starts = []
+        for read in part.reads:
+            starts.append(len(ids))
+            ids += read
+            positions += range(len(part.prompt), len(part.prompt) + len(read))
+        # column t is predicted one token before it: by the prompt's end for the first
+        wanted += [(starts[k] + t - 1 if t else last, n, t) for k, n, t in part.scored]
+    heads = sorted({place for place, _, _ in wanted})
+    index = {place: k for k, place in enumerate(heads)}
+    scored = tuple(sorted((index[place], n, t) for place, n, t in wanted))
+    return PlannedRow(
+        ids=tuple(ids), positions=tuple(positions), heads=tuple(heads),
+        spans=tuple(Span(len(part.prompt), tuple(map(len, part.reads))) for part in parts),
+        scored=scored, targets=tuple(completions[n][t] for _, n, t in scored),
+    )  # fmt: skip
+
+
+def attention_pairs(span: Span) -> int:
+    """Return P^2 + sum over completions of (c^2 + 2 P c): twice the (query, key) pairs of a span, bar the diagonal.
+
+    Times 2 x heads x head dimension x layers, it is the FLOPs of attention in a forward pass.
+    """
+    return span.prompt**2 + sum(c * c + 2 * span.prompt * c for c in span.completions)

@@ -1,0 +1,311 @@
+"""Shared against plain on real architectures from tiny configs: values, gradients, and what must fall back."""
+
+import random
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma3TextConfig,
+    GptOssConfig,
+    MambaConfig,
+    MistralConfig,
+    Phi3Config,
+    Qwen2Config,
+)
+
+import tiny_models
+from alignlab.core.types import Groups
+from alignlab.engine import attention
+from alignlab.engine import score as score_module
+from alignlab.engine.encode import Example, collate
+from alignlab.engine.load import LanguageModel, Lora, _put_fresh
+from alignlab.engine.plan import Span
+from alignlab.engine.score import score, sharing_of
+
+VOCABULARY = 320
+SIZES = dict(
+    vocab_size=VOCABULARY, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, head_dim=12, max_position_embeddings=256, bos_token_id=None, eos_token_id=1, pad_token_id=0,
+)  # fmt: skip
+OTHERS = {
+    "gemma3": lambda: Gemma3TextConfig(**SIZES, sliding_window=9, layer_types=["sliding_attention", "full_attention"]),
+    "mistral": lambda: MistralConfig(**SIZES, sliding_window=9),
+    "phi3": lambda: Phi3Config(**{k: v for k, v in SIZES.items() if k != "head_dim"}, sliding_window=9),
+    "qwen2": lambda: Qwen2Config(
+        **SIZES, use_sliding_window=True, sliding_window=9, layer_types=["full_attention", "sliding_attention"]
+    ),
+    "gpt_oss": lambda: GptOssConfig(
+        **SIZES, num_local_experts=2, num_experts_per_tok=1, sliding_window=9,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
+}  # fmt: skip
+NAMED = (*tiny_models.ARCHITECTURES, "gemma3")
+"""where falling back is a failure"""
+
+
+def make(name, dtype=torch.float32):
+    if name in tiny_models.ARCHITECTURES:
+        return tiny_models.make_module(name, VOCABULARY).to(dtype)
+    torch.manual_seed(0)
+    module = AutoModelForCausalLM.from_config(OTHERS[name]())
+    with torch.no_grad():
+        for key, parameter in module.named_parameters():
+            if parameter.ndim > 1 and "experts" not in key:
+                parameter.mul_(10)
+            if "sinks" in key:
+                parameter.normal_()
+    return module.to(dtype).eval()
+
+
+def some(seed=0, sizes=((6, (4, 9, 1)), (3, (5,)), (30, (7, 12)), (1, (1, 1, 2, 30)))):
+    """Ragged groups; the last prompt comes twice, and two completions are the same."""
+    draw = random.Random(seed)
+
+    def ids(n):
+        return [draw.randrange(3, VOCABULARY) for _ in range(n)]
+
+    examples = [Example(prompt_ids=ids(p), completions=tuple(ids(c) for c in lengths)) for p, lengths in sizes]
+    last = examples[-1]
+    extra = Example(prompt_ids=last.prompt_ids, completions=(last.completions[-1], ids(3)))
+    return [*examples, extra]
+
+
+def gradients(module, groups, share, **options):
+    module.zero_grad()
+    logp = score(module, groups, share=share, **options).logp
+    weights = torch.linspace(-1, 1, logp.numel(), dtype=logp.dtype).reshape(logp.shape)
+    (logp * weights).sum().backward()
+    return logp.detach(), torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("name", [*NAMED, "mistral", "phi3", "qwen2"])  # the experts of gpt_oss know no float64
+def test_shared_equals_plain_in_float64(name):
+    module, groups = make(name, torch.float64), collate(some(), 0)
+    with tiny_models.Float64():
+        plain, expected = gradients(module, groups, False)
+        for size in (1, 40, 10**6):
+            shared, found = gradients(module, groups, True, batch_tokens=size)
+            torch.testing.assert_close(shared, plain, atol=1e-11, rtol=0)
+            assert (found - expected).norm() <= 1e-9 * expected.norm()
+    assert (plain[groups.mask] < 0).all()
+    assert (shared[~groups.mask] == 0).all()
+    assert expected.norm() > 0
+
+
+@pytest.mark.parametrize("name", [*NAMED, *sorted(set(OTHERS) - {"gemma3"})])
+def test_shared_equals_plain_in_float32_and_nothing_falls_back(name):
+    module, groups = make(name), collate(some(), 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found, gradient = gradients(module, groups, None)
+    known = sharing_of(module)
+    assert known.reason is None
+    assert known.checked
+    plain, expected = gradients(module, groups, False)
+    torch.testing.assert_close(found, plain, atol=1e-4, rtol=0)
+    assert (gradient - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_16_bits_stay_on_the_shared_path(name):
+    module = make(name, torch.bfloat16)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(0.1)  # logits as small as bfloat16 can tell apart
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score(module, collate(some(), 0))
+        with torch.autocast("cpu", torch.bfloat16):
+            score(module.float(), collate(some(), 0))
+    assert sharing_of(module).reason is None
+    assert {key[0] for key in sharing_of(module).checked} == {"bfloat16"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_groups_cut_in_any_way(seed):
+    draw = random.Random(seed)
+    sizes = [(draw.randint(1, 25), [draw.randint(1, 12) for _ in range(draw.randint(1, 4))]) for _ in range(5)]
+    examples, module = some(seed, sizes), make("gemma3", torch.float64)
+    with tiny_models.Float64():
+        whole, expected = gradients(module, collate(examples, 0), True)
+        total = 0.0
+        for example in examples:
+            module.zero_grad()
+            part = score(module, collate([example], 0), share=True, batch_tokens=draw.choice([1, 30, 1000])).logp
+            total += part.sum().item()
+        assert total == pytest.approx(whole.sum().item(), rel=1e-9)
+        plain, wanted = gradients(module, collate(examples, 7), False)
+    torch.testing.assert_close(whole, plain, atol=1e-11, rtol=0)
+    assert (expected - wanted).norm() <= 1e-9 * wanted.norm()
+
+
+def test_masks_with_holes_and_other_outputs():
+    module, groups = make("llama", torch.float64), collate(some(), 0)
+    holes = torch.rand(groups.mask.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    holes[2] = False  # nothing of this completion is scored
+    groups = replace(groups, mask=groups.mask & holes)
+    at = torch.randint(0, VOCABULARY, (*groups.mask.shape, 3), generator=torch.Generator().manual_seed(2))
+    at[..., 1], at[..., 2] = 300, 301
+    at = at.clamp(max=301)
+    at[..., 0] %= 300
+    with torch.no_grad():
+        plain, shared = (score(module, groups, at, share=share) for share in (False, True))
+    for name in ("logp", "top_logp", "rest"):
+        found, expected = getattr(shared, name), getattr(plain, name)
+        torch.testing.assert_close(found, expected, atol=1e-11, rtol=0)
+    empty = replace(groups, mask=torch.zeros_like(groups.mask))
+    assert (score(module, empty, share=True).logp == 0).all()
+
+
+def test_an_adapter_scores_the_same():
+    model = LanguageModel(module=make("llama"), tokenizer=tiny_models.make_tokenizer())
+    _put_fresh(model, Lora(r=4))
+    with torch.no_grad():
+        for name, parameter in model.module.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    found, gradient = gradients(model.module, collate(some(), 0), True)
+    plain, expected = gradients(model.module, collate(some(), 0), False)
+    torch.testing.assert_close(found, plain, atol=1e-4, rtol=0)
+    assert (gradient - expected).norm() <= 1e-4 * expected.norm()
+
+
+def test_recomputed_activations_see_the_same_layout():
+    module, groups = make("gpt2", torch.float64).train(), collate(some(), 0)
+    plain, expected = gradients(module, groups, False)
+    enable = getattr(module, "activation_checkpointing_enable", module.gradient_checkpointing_enable)
+    enable({"use_reentrant": False, "context_fn": attention.again})
+    for share in (True, None):
+        found, gradient = gradients(module, groups, share, batch_tokens=40)
+        torch.testing.assert_close(found, plain, atol=1e-11, rtol=0)
+        assert (gradient - expected).norm() <= 1e-9 * expected.norm()
+    assert sharing_of(module).checked
+    score_module.check_again(module)
+    # a checkpoint that does not know the layout would recompute other activations
+    enable({"use_reentrant": False})
+    with pytest.raises(attention.NotShared, match="recomputed"):
+        score(module, groups, share=True)
+    found, gradient = gradients(module, groups, None)
+    assert not sharing_of(module).checked
+    assert (gradient - expected).norm() <= 1e-9 * expected.norm()
+    assert module.config._attn_implementation == "sdpa"
+
+
+def test_hooks_that_look_at_activations_see_rows_of_one_sequence():
+    module, groups, seen = make("llama"), collate(some(), 0), []
+    with module.model.layers[0].register_forward_hook(lambda m, args, out: seen.append(args[0].shape[0])):
+        score(module, groups)
+    assert seen == [len(groups.ids)]
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_the_config_is_as_before_also_after_an_error(name):
+    module = make(name)
+    before = module.config._attn_implementation
+    score(module, collate(some(), 0), share=True)
+    assert module.config._attn_implementation == before
+
+    def fail(*_):
+        raise RuntimeError("on purpose")
+
+    with module.model.layers[1].register_forward_hook(fail), pytest.raises(RuntimeError, match="on purpose"):
+        score(module, collate(some(), 0), share=True)
+    assert module.config._attn_implementation == before
+    assert attention._active.get() is None
+    assert not module.get_output_embeddings()._forward_pre_hooks
+
+
+def test_a_difference_on_the_first_batch_is_noticed_once(monkeypatch):
+    module, groups = make("llama"), collate(some(), 0)
+    with monkeypatch.context() as patch:
+        # as if the completions of a prompt were one sequence
+        patch.setattr(score_module.attention, "sharing", lambda m, spans: joined(m, spans))
+        with pytest.warns(
+            UserWarning, match=r"llama: prompts are read once per completion.*differs by .* nats"
+        ) as seen:
+            found = score(module, groups).logp
+    assert len(seen) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = score(module, groups).logp
+    plain = score(module, groups, share=False).logp
+    assert torch.equal(found, plain)
+    assert torch.equal(again, plain)
+    score_module.check_again(module)
+    score(module, groups)
+    assert sharing_of(module).reason is None
+
+
+sharing = attention.sharing
+
+
+def joined(module, spans):
+    return sharing(module, [Span(span.size, ()) for span in spans])
+
+
+def test_a_window_is_checked_when_it_first_matters():
+    module = make("mistral")
+    with torch.no_grad():
+        score(module, collate(some(sizes=((2, (3, 2)),)), 0))
+        assert list(sharing_of(module).checked) == [("float32", False)]
+        score(module, collate(some(sizes=((20, (3, 2)),)), 0))
+    assert list(sharing_of(module).checked) == [("float32", False), ("float32", True)]
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (lambda: MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4), "a state"),
+        (lambda: BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=2), "AttentionInterface"),
+    ],
+)
+def test_other_models_take_the_plain_path_with_one_warning(config, reason):
+    torch.manual_seed(0)
+    module, groups = AutoModelForCausalLM.from_config(config()).eval(), collate(some(), 0)
+    with torch.no_grad():
+        with pytest.warns(UserWarning, match="read once per completion") as seen:
+            first = score(module, groups).logp
+        assert len([w for w in seen if "read once" in str(w.message)]) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            again = score(module, groups).logp
+        assert torch.equal(first, score(module, groups, share=False).logp)
+        assert torch.equal(first, again)
+        with pytest.raises(attention.NotShared, match=reason):
+            score(module, groups, share=True)
+
+
+def test_the_work_is_what_the_formula_says():
+    """Counted with eager attention: linear layers and head to the digit, attention one product per piece."""
+    module = make("llama")
+    module.config._attn_implementation = "eager"
+    prompt, lengths = 40, (9, 17, 30)
+    (example,) = some(sizes=((prompt, lengths),))[:1]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        score(module, collate([example], 0), share=True)
+    read = [c - 1 for c in lengths]
+    weights = sum(p.numel() for name, p in module.named_parameters() if "layers" in name and p.ndim == 2)
+    linear = 2 * weights * (prompt + sum(read))
+    head = 2 * VOCABULARY * 48 * (1 + sum(read))
+    pieces = prompt**2 + sum(c * (prompt + c) for c in read)
+    rotary = counter.get_total_flops() - linear - head - 2 * 2 * 2 * 48 * pieces
+    # besides, one product of positions and frequencies for the rotation
+    assert 0 <= rotary <= 2 * 6 * (prompt + sum(read))
+
+
+def test_groups_may_lie_anywhere():
+    groups = collate(some(), 0)
+    assert isinstance(groups, Groups)
+    module = make("gpt2")
+    order = torch.randperm(len(groups.ids), generator=torch.Generator().manual_seed(0))
+    turned = replace(groups, ids=groups.ids[order], mask=groups.mask[order], group=groups.group[order], origin=())
+    with torch.no_grad():
+        torch.testing.assert_close(
+            score(module, turned, share=True).logp, score(module, groups, share=True).logp[order], atol=1e-5, rtol=0
+        )
