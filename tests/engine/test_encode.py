@@ -61,6 +61,16 @@ def test_every_column_set(tokenizer):
     assert tokenizer.decode(second.contexts["second"]) == "The clock"
 
 
+def test_named_scores_come_from_the_facts(tokenizer):
+    facts = {"scores": {"weak": [0.2, 0.8]}, "scores.other": [1, 2], "gold": "a"}
+    example = encode(Row(prompt=CHAT, completions=("a", "b"), scores=(3.0, 4.0), facts=facts), tokenizer)
+    assert example.scores == {"score": (3.0, 4.0), "weak": (0.2, 0.8), "other": (1.0, 2.0)}
+    assert encode(Row(prompt=CHAT, completion="a", facts={"scores": {"s": -1.5}}), tokenizer).scores == {"s": (-1.5,)}
+    for bad in ([0.2], float("nan"), "high", [0.2, float("inf")], [0.1, 0.2, 0.3]):
+        with pytest.raises(ValueError, match="'facts.scores.s': expected 2 finite"):
+            encode(Row(prompt=CHAT, completions=("a", "b"), facts={"scores": {"s": bad}}), tokenizer)
+
+
 def test_collate_pads_and_shifts(tokenizer):
     rows = [
         Row(prompt=CHAT, chosen="Yes, at noon", rejected="No"),

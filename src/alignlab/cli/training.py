@@ -22,6 +22,8 @@ def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Mapping[str, An
     settings: TrainConfig = flags.build(TrainConfig, values)
     rows = read_rows(ctx, dict(values))
     held_out = read_rows(ctx, dict(values), values["eval_dataset"], "--eval_dataset") if values["eval_dataset"] else []
+    if hasattr(module, "annotate"):
+        rows, held_out = (module.annotate(part, cfg) if part else part for part in (rows, held_out))
     model = load_model(dict(values))
     ctx.say(f"model {model.identity}")
     examples = encoded(ctx, "tokenise", rows, model, settings.max_length)

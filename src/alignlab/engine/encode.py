@@ -1,6 +1,7 @@
 """From rows of text to token ids: one prompt, its completions, and what is known of them."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -182,6 +183,7 @@ def encode(row: Row, tokenizer: Any, *, max_length: int | None = None) -> Exampl
 
     `completion` gives one completion (with `label`, if any); `chosen` and `rejected` give two and one pair, with
     `facts` "p", "margin" and "weight" where present (1, 0, 1 otherwise); `completions` give as many, with `scores`.
+    `facts` "scores" maps names to further numbers, one per completion (`facts["scores.NAME"]` gives one by itself).
     `second_prompt` becomes the context "second".
 
     Args:
@@ -193,10 +195,12 @@ def encode(row: Row, tokenizer: Any, *, max_length: int | None = None) -> Exampl
         The Example.
 
     Raises:
-        ValueError: no completion or an empty one, no chat template, an empty prompt.
+        ValueError: no completion or an empty one, no chat template, an empty prompt, scores that are not one finite
+            number per completion.
         TooLong: prompt, or prompt and completion, longer than `max_length` (nothing is cut in silence).
     """
     texts, pairs, labels, scores = _completions(row)
+    scores = scores | _given_scores(row, len(texts))
     before = prompt_ids(tokenizer, [row.prompt], max_length=max_length)[0]
     completions = tuple(completion_ids(tokenizer, row.prompt, before, text) for text in texts)
     contexts = {}
@@ -228,6 +232,21 @@ def _completions(row: Row) -> tuple[tuple[str, ...], tuple, tuple[bool | None, .
     if row.completion is not None:
         return (row.completion,), (), () if row.label is None else (row.label,), {}
     raise ValueError("a row needs 'completion', 'chosen' and 'rejected', or 'completions'; it has none of them")
+
+
+def _given_scores(row: Row, count: int) -> dict[str, tuple[float, ...]]:
+    """Return the named numbers among the facts of a row."""
+    whole = dict(row.facts.get("scores") or {})
+    whole |= {key.removeprefix("scores."): value for key, value in row.facts.items() if key.startswith("scores.")}
+    found = {}
+    for name, value in whole.items():
+        numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+        if len(numbers) != count or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers):
+            raise ValueError(
+                f"field 'facts.scores.{name}': expected {count} finite number(s), one per completion, got {value!r}"
+            )
+        found[name] = tuple(float(x) for x in numbers)
+    return found
 
 
 def _padded(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:

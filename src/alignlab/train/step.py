@@ -75,7 +75,7 @@ class Stepper:
             because their denominator is 0 over the whole step.
         """
         values = self._statistics(parts if mismatched is None else mismatched)
-        if values is not None:
+        if self._settle is not None and values is not None:
             self.carried = values
         sums = totals(self._terms(batches.with_zero_views(part), counts, values) for part, counts in parts)
         denominators = {name: den for name, (_, den) in self.reduce(sums).items()}
@@ -94,9 +94,10 @@ class Stepper:
 
     @torch.no_grad()
     def evaluate(self, rows: Rows, reference: batches.Values) -> dict[str, float]:
-        """Return loss and logs over all rows, as if they were one step; what statistics carry along stays as it is."""
+        """Return loss and logs over all rows, as if they were one step; statistics that are carried along are frozen."""
         parts, mismatched = self.all_parts(range(rows.rows), rows, reference)
-        values = self._statistics(parts if mismatched is None else mismatched)
+        # what was learnt of the training data is not unlearnt on held-out rows
+        values = self.carried or self._statistics(parts if mismatched is None else mismatched)
         found, weights = [], {}
         for part, counts in parts:
             terms = self._terms(self._scored(part, self._bare), counts, values)
