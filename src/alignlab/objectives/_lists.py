@@ -34,11 +34,19 @@ def per_prompt(values: Float[Tensor, "N"], batch: Groups) -> Float[Tensor, "P"]:
     return values.new_zeros(batch.prompt_ids.shape[0]).index_add(0, batch.group, values)
 
 
-def best(score: Float[Tensor, "N"], batch: Groups) -> Bool[Tensor, "N"]:
-    """Return whether a completion is the best of its prompt: of tied ones the first."""
-    prompts = batch.prompt_ids.shape[0]
-    highest = score.new_full((prompts,), -torch.inf).scatter_reduce(0, batch.group, score, "amax")
-    top = score == highest[batch.group]
-    place = torch.arange(len(score), device=score.device)
-    first = place.new_full((prompts,), len(score)).scatter_reduce(0, batch.group[top], place[top], "amin")
-    return place == first[batch.group]
+def best_nll(
+    per_completion: Float[Tensor, "N"], score: Float[Tensor, "N"], batch: Groups
+) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"]]:
+    """Return the loss of the best completion of each prompt, the mean over tied ones, and whether it has any token.
+
+    Args:
+        per_completion: loss of each completion.
+        score: the higher, the better.
+        batch: for groups and mask.
+    """
+    scored = batch.mask.any(1)
+    highest = score.new_full((batch.prompt_ids.shape[0],), -torch.inf).scatter_reduce(0, batch.group, score, "amax")
+    top = (score == highest[batch.group]) & scored
+    count = per_prompt(top.to(per_completion), batch)
+    lost = per_prompt(torch.where(top, per_completion, 0.0), batch)
+    return lost / count.clamp(min=1), (count > 0).float()

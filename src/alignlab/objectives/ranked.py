@@ -6,7 +6,7 @@ s_i = sum_t log p(y_it | x, y_i<t) / |y_i|^length_penalty; L = weight * sum over
 Source: Yuan et al. 2023 (arXiv:2304.05302), equations 1 to 4; their code for `form` release. The ranking loss of
 CycleAlign (arXiv:2310.16271). Input: completions with scores, ragged K; no reference. Unit: nats per token. Reduction:
 both terms mean over the prompts of the step (the ranking term over those with an order); tied completions are not
-compared, and of tied best ones the first is imitated.
+compared, and tied best ones share the likelihood term.
 Deviations: the mean over prompts (the authors: one prompt per device). `release` divides by the padded width of the
 prompt's rows, prompt included, as the authors' code does because it rebuilds its mask from overwritten labels.
 """
@@ -22,7 +22,7 @@ from alignlab.core.cards import Card, Claim
 from alignlab.core.masks import seq_sum
 from alignlab.core.preference import require, require_at_least_zero, tokens
 from alignlab.core.types import Groups, Term
-from alignlab.objectives._lists import above, best, per_prompt, score_of
+from alignlab.objectives._lists import above, best_nll, per_prompt, score_of
 
 CARD = Card(
     title="Rank responses to align with human feedback (RRHF)",
@@ -46,7 +46,10 @@ CARD = Card(
         Claim(metric="train/ranking/accuracies", relation=">", bound=0.8),
     ),
     needs=frozenset({"policy"}),
-    deviations=("mean over the prompts of the step instead of one prompt per device",),
+    deviations=(
+        "mean over the prompts of the step instead of one prompt per device",
+        "tied best completions share the likelihood term (the authors take the first)",
+    ),
 )
 
 
@@ -98,9 +101,7 @@ def loss(batch: Groups, cfg: Config) -> tuple[Term, ...]:
         name="rank", num=per_prompt(hinge, batch), den=ordered, weight=cfg.weight,
         logs={"ranking/accuracies": right / pairs.clamp(min=1)},
     )  # fmt: skip
-    top = best(score, batch)
-    nll = per_prompt(torch.where(top, -logp / length, 0.0), batch)
-    counted = per_prompt((top & batch.mask.any(1)).float(), batch)
+    nll, counted = best_nll(-logp / length, score, batch)
     return rank, Term(name="likelihood", num=nll, den=counted)
 
 
