@@ -26,7 +26,7 @@ CARD = Card(
     title="Regularised preference optimisation",
     paper="arXiv:2405.16436",
     bibtex="""@inproceedings{liu2024provably,
-  title = {Provably Mitigating Overoptimization in {RLHF}: Your {SFT} Loss is Implicitly an Adversarial Regularizer},
+  title = {Provably Mitigating Overoptimization in RLHF: Your SFT Loss is Implicitly an Adversarial Regularizer},
   author = {Liu, Zhihan and Lu, Miao and Zhang, Shenao and Liu, Boyi and Guo, Hongyi and Yang, Yingxiang
     and Blanchet, Jose and Wang, Zhaoran},
   booktitle = {Advances in Neural Information Processing Systems},
@@ -41,7 +41,7 @@ CARD = Card(
     smoke="alignlab train rpo --model tiny: --dataset world:pairs --limit 64 --max_steps 40 --beta 0.1"
     " --per_device_train_batch_size 8 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
     claims=(
-        Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.0),
+        Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.15),
         Claim(metric="train/rewards/margins", relation=">", bound=0.0),
     ),
     needs=frozenset({"policy", "ref"}),
