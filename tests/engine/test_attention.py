@@ -22,10 +22,11 @@ import tiny_models
 from alignlab.core.types import Groups
 from alignlab.engine import attention
 from alignlab.engine import score as score_module
+from alignlab.engine.agreement import Case, check_again, sharing_of
 from alignlab.engine.encode import Example, collate
 from alignlab.engine.load import LanguageModel, Lora, _put_fresh
 from alignlab.engine.plan import Span
-from alignlab.engine.score import score, sharing_of
+from alignlab.engine.score import score
 
 VOCABULARY = 320
 SIZES = dict(
@@ -124,7 +125,7 @@ def test_16_bits_stay_on_the_shared_path(name):
         with torch.autocast("cpu", torch.bfloat16):
             score(module.float(), collate(some(), 0))
     assert sharing_of(module).reason is None
-    assert {key[0] for key in sharing_of(module).checked} == {"bfloat16"}
+    assert {case.dtype for case in sharing_of(module).checked} == {"bfloat16"}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -186,7 +187,7 @@ def test_recomputed_activations_see_the_same_layout():
         torch.testing.assert_close(found, plain, atol=1e-11, rtol=0)
         assert (gradient - expected).norm() <= 1e-9 * expected.norm()
     assert sharing_of(module).checked
-    score_module.check_again(module)
+    check_again(module)
     # a checkpoint that does not know the layout would recompute other activations
     enable({"use_reentrant": False})
     with pytest.raises(attention.NotShared, match="recomputed"):
@@ -225,7 +226,7 @@ def test_a_difference_on_the_first_batch_is_noticed_once(monkeypatch):
     module, groups = make("llama"), collate(some(), 0)
     with monkeypatch.context() as patch:
         # as if the completions of a prompt were one sequence
-        patch.setattr(score_module.attention, "sharing", lambda m, spans: joined(m, spans))
+        patch.setattr(score_module.attention, "sharing", joined)
         with pytest.warns(
             UserWarning, match=r"llama: prompts are read once per completion.*differs by .* nats"
         ) as seen:
@@ -237,7 +238,7 @@ def test_a_difference_on_the_first_batch_is_noticed_once(monkeypatch):
     plain = score(module, groups, share=False).logp
     assert torch.equal(found, plain)
     assert torch.equal(again, plain)
-    score_module.check_again(module)
+    check_again(module)
     score(module, groups)
     assert sharing_of(module).reason is None
 
@@ -249,13 +250,29 @@ def joined(module, spans):
     return sharing(module, [Span(span.size, ()) for span in spans])
 
 
-def test_a_window_is_checked_when_it_first_matters():
+def test_what_was_not_in_the_first_batch_is_checked_when_it_comes():
     module = make("mistral")
+    batches = [((2, (3,)),), ((2, (3, 2)),), ((2, (2,)), (3, (3,))), ((20, (3, 2)), (4, (2,))), ((9, (2, 2)),)]
     with torch.no_grad():
-        score(module, collate(some(sizes=((2, (3, 2)),)), 0))
-        assert list(sharing_of(module).checked) == [("float32", False)]
-        score(module, collate(some(sizes=((20, (3, 2)),)), 0))
-    assert list(sharing_of(module).checked) == [("float32", False), ("float32", True)]
+        for sizes in batches:
+            score(module, collate(some(sizes=sizes)[: len(sizes)], 0))
+    assert list(sharing_of(module).checked) == [
+        Case("float32", False, False, False), Case("float32", False, True, False), Case("float32", False, False, True),
+        Case("float32", True, True, True),
+    ]  # fmt: skip
+
+
+def test_16_bits_may_differ_as_much_as_the_plain_path_from_itself(monkeypatch):
+    module = tiny_models.make_module("llama", VOCABULARY, scale=30.0).bfloat16()  # logits of some tens
+    groups = collate(some(), 0)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score(module, groups)
+    assert max(sharing_of(module).checked.values())[0] > 5e-2
+    check_again(module)
+    monkeypatch.setattr(score_module.attention, "sharing", joined)
+    with torch.no_grad(), pytest.warns(UserWarning, match="bfloat16 the shared path differs"):
+        score(module, groups)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,8 @@ head (soft-capping, logit scale) is done by the model.
 """
 
 import contextlib
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from weakref import WeakKeyDictionary
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
 from alignlab.engine import attention
+from alignlab.engine.agreement import agreeing, sharing_of
 from alignlab.engine.logits import log_probs, logits_at, placed
 from alignlab.engine.plan import PlannedRow, plan
 
@@ -56,36 +55,6 @@ def row_size_in_tokens(device: torch.device) -> int:
     return 2048 if device.type == "cpu" else 65536
 
 
-@dataclass
-class Sharing:
-    """What is known of one model's ability to score shared prompts."""
-
-    reason: str | None
-    """why it cannot, or None"""
-    checked: dict[tuple[str, bool], tuple[float, float]] = field(default_factory=dict)
-    """(dtype of computation, sequences longer than the window) -> largest and mean difference from the plain path"""
-
-
-_known: WeakKeyDictionary[nn.Module, Sharing] = WeakKeyDictionary()
-
-
-def sharing_of(module: nn.Module) -> Sharing:
-    """Return what is known of a model: why prompts are not shared, and how far the two paths were apart."""
-    found = _known.get(module)
-    if found is None:
-        found = _known[module] = Sharing(attention.refusal(module))
-        _warn(module, found.reason)
-    return found
-
-
-def check_again(module: nn.Module) -> None:
-    """Forget what is known of a model: the first batch of a run is compared with the plain path."""
-    _known.pop(unwrap(module), None)
-
-
-TOLERANCE = {"float64": (1e-4, 1e-4), "float32": (1e-4, 1e-4), "bfloat16": (5e-2, 5e-3), "float16": (5e-2, 5e-3)}
-"""largest and mean difference, in nats, at which the shared path counts as the plain one, by dtype of computation"""
-
 RECOMPUTED = "its activations are recomputed by a checkpoint without context_fn=attention.again"
 
 
@@ -111,7 +80,7 @@ def score(
         context: score the completions under `groups.contexts[context]` instead of the prompt.
         batch_tokens: tokens per row, or per padded batch on the plain path; None for what suits the device.
         share: None computes shared prompts once where a model can, once its first batch has agreed with the plain path
-            (fp32: 1e-4 nats; 16 bits: see `TOLERANCE`), and warns once where it cannot. False takes the plain path.
+            (`agreement.TOLERANCE`), and warns once where it cannot. False takes the plain path.
             True shares, unchecked, or raises. Where hooks look at activations, which count positions in rows of one
             sequence, None takes the plain path too.
 
@@ -128,17 +97,15 @@ def score(
     at = None if at is None else at.to(device)
     prompts = _prompts(groups, context)
 
-    def plain() -> View:
-        return _plain(module, groups, prompts, at, device, batch_tokens)
+    def plain(size: int | None = None) -> View:
+        return _plain(module, groups, prompts, at, device, size or batch_tokens)
 
     recomputed = attention.recomputed(module)
     if share is None and (recomputed or attention.watched(module) or sharing_of(module).reason is not None):
         share = False
     if share is False:
         return plain()
-    if share and (
-        reason := "its activations are recomputed without its layout" if recomputed else attention.refusal(module)
-    ):
+    if share and (reason := attention.refusal(module) or (RECOMPUTED if recomputed else None)):
         raise attention.NotShared(reason)
     size = row_size_in_tokens(device) if batch_tokens is None else batch_tokens
     rows = _rows(groups, prompts, size)
@@ -147,7 +114,7 @@ def score(
     def shared() -> View:
         return _shared(module, rows, groups.mask, at, device)
 
-    return shared() if share else _agreeing(module, max((row.longest for row in rows), default=0), shared, plain)
+    return shared() if share else agreeing(module, rows, shared, plain)
 
 
 def _check_length(module: nn.Module, longest: int) -> None:
@@ -169,53 +136,6 @@ def _prompts(groups: Groups, context: str | None) -> tuple[Tensor, Tensor]:
 
 
 # The shared path
-
-
-def _agreeing(module: nn.Module, longest: int, shared: Callable[[], View], plain: Callable[[], View]) -> View:
-    """Score by the shared path, once both were compared on a first batch; by the plain one where they differ."""
-    known = sharing_of(module)
-    window = getattr(attention.text_config(module.config), "sliding_window", None)
-    key = (str(computes_in(module)).removeprefix("torch."), window is not None and longest >= window)
-    if key not in known.checked:
-        with torch.no_grad(), evaluating(module):
-            expected = plain()
-            try:
-                found = shared()
-            except attention.NotShared as error:
-                known.reason = str(error)
-            else:
-                known.checked[key] = apart = _apart(found.logp, expected.logp)
-                allowed = TOLERANCE[key[0]]
-                if not (apart[0] <= allowed[0] and apart[1] <= allowed[1]):
-                    known.reason = (
-                        f"on its first batch in {key[0]} the shared path differs by {apart[0]:.2g} nats (mean"
-                        f" {apart[1]:.2g}; allowed {allowed[0]:.2g}, {allowed[1]:.2g})"
-                    )
-        _warn(module, known.reason)
-        if not torch.is_grad_enabled():
-            return expected if known.reason else found
-    return plain() if known.reason else shared()
-
-
-def _warn(module: nn.Module, reason: str | None) -> None:
-    if reason is not None:
-        kind = getattr(module.config, "model_type", type(module).__name__) if hasattr(module, "config") else "model"
-        warnings.warn(f"{kind}: prompts are read once per completion, because {reason}", stacklevel=4)
-
-
-def computes_in(module: nn.Module) -> torch.dtype:
-    """Return the dtype of matrix products, autocast included."""
-    parameter = next(module.parameters())
-    kind = parameter.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
-
-
-def _apart(found: Tensor, expected: Tensor) -> tuple[float, float]:
-    """Return the largest and the mean difference; where both are not finite alike, there is none."""
-    same = (found == expected) | (found.isnan() & expected.isnan())
-    difference = torch.where(same, 0.0, (found - expected).abs())
-    scored = (expected != 0).sum().clamp(min=1)
-    return difference.max().item(), (difference.sum() / scored).item()
 
 
 def _rows(groups: Groups, prompts: tuple[Tensor, Tensor], size: int) -> list[PlannedRow]:

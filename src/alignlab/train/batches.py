@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
 from alignlab.engine import attention
+from alignlab.engine.agreement import check_again
 from alignlab.engine.encode import Example, collate
 from alignlab.engine.load import LanguageModel
-from alignlab.engine.score import check_again
 
 KNOWN_VIEWS = ("policy", "ref")
 REFERENCE_BATCH = 32

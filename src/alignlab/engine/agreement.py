@@ -1,0 +1,141 @@
+"""The shared path against the plain one: compared on the first batch of every run, and given up where they differ."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from alignlab.core.types import View
+from alignlab.engine import attention
+from alignlab.engine.plan import PlannedRow
+
+TOLERANCE = {"float64": (1e-4, 1e-4), "float32": (1e-4, 1e-4), "bfloat16": (5e-2, 5e-3), "float16": (5e-2, 5e-3)}
+"""largest and mean difference, in nats, at which the shared path counts as the plain one, by dtype of computation"""
+NOISE = 4.0
+"""or so many times what the plain path differs from itself when it is batched in another way: in 16 bits, logits of 20
+are 1/8 apart, and a rounding falls one way or the other"""
+
+
+class Case(NamedTuple):
+    """What a batch puts to the test."""
+
+    dtype: str
+    """of matrix products"""
+    windowed: bool
+    """sequences longer than the sliding window"""
+    branching: bool
+    """prompts with several completions"""
+    packed: bool
+    """rows of several prompts"""
+
+    def covers(self, other: "Case") -> bool:
+        """Whether a batch like `other` holds nothing that this one did not."""
+        return self.dtype == other.dtype and all(mine >= theirs for mine, theirs in zip(self[1:], other[1:]))
+
+
+@dataclass
+class Sharing:
+    """What is known of one model's ability to score shared prompts."""
+
+    reason: str | None
+    """why it cannot, or None"""
+    checked: dict[Case, tuple[float, float]] = field(default_factory=dict)
+    """largest and mean difference from the plain path, in nats"""
+
+
+_known: WeakKeyDictionary[nn.Module, Sharing] = WeakKeyDictionary()
+
+
+def sharing_of(module: nn.Module) -> Sharing:
+    """Return what is known of a model; warn, once, where its class alone says that it cannot share prompts."""
+    found = _known.get(module)
+    if found is None:
+        found = _known[module] = Sharing(attention.refusal(module))
+        _warn(module, found.reason)
+    return found
+
+
+def check_again(module: nn.Module) -> None:
+    """Forget what is known of a model, so that the next batch is compared with the plain path."""
+    _known.pop(module, None)
+
+
+def agreeing(
+    module: nn.Module, rows: Sequence[PlannedRow], shared: Callable[[], View], plain: Callable[[int | None], View]
+) -> View:
+    """Score by the shared path, once both were compared on a batch like this; by the plain one where they differ.
+
+    Args:
+        module: a model that `sharing_of` has nothing against.
+        rows: what `shared` scores.
+        shared: the shared path.
+        plain: the plain path, given the tokens of a batch, or None for the usual ones.
+
+    Returns:
+        What the path taken returned, under the caller's gradient mode.
+    """
+    known, case = sharing_of(module), _case(module, rows)
+    if any(done.covers(case) for done in known.checked):
+        return shared()
+    with torch.no_grad():
+        expected = plain(None)
+        try:
+            found = shared()
+        except attention.NotShared as error:
+            known.reason = str(error)
+        else:
+            known.checked[case] = apart = difference(found.logp, expected.logp)
+            known.reason = _too_far(case.dtype, apart, lambda: difference(plain(1).logp, expected.logp))
+    _warn(module, known.reason)
+    if not torch.is_grad_enabled():
+        return expected if known.reason else found
+    return plain(None) if known.reason else shared()
+
+
+def _too_far(dtype: str, apart: tuple[float, float], noise: Callable[[], tuple[float, float]]) -> str | None:
+    allowed = TOLERANCE[dtype]
+    if all(found <= most for found, most in zip(apart, allowed)):
+        return None
+    if dtype in ("bfloat16", "float16"):
+        allowed = tuple(max(most, NOISE * other) for most, other in zip(allowed, noise()))
+        if all(found <= most for found, most in zip(apart, allowed)):
+            return None
+    return (
+        f"on its first batch in {dtype} the shared path differs by {apart[0]:.2g} nats (mean {apart[1]:.2g}; allowed"
+        f" {allowed[0]:.2g} and {allowed[1]:.2g})"
+    )
+
+
+def _case(module: nn.Module, rows: Sequence[PlannedRow]) -> Case:
+    window = getattr(attention.text_config(module.config), "sliding_window", None)
+    return Case(
+        dtype=str(computes_in(module)).removeprefix("torch."),
+        windowed=window is not None and any(row.longest >= window for row in rows),
+        branching=any(len(span.completions) > 1 for row in rows for span in row.spans),
+        packed=any(len(row.spans) > 1 for row in rows),
+    )
+
+
+def _warn(module: nn.Module, reason: str | None) -> None:
+    if reason is not None:
+        kind = getattr(getattr(module, "config", None), "model_type", type(module).__name__)
+        warnings.warn(f"{kind}: prompts are read once per completion, because {reason}", stacklevel=4)
+
+
+def computes_in(module: nn.Module) -> torch.dtype:
+    """Return the dtype of matrix products, autocast included."""
+    parameter = next(module.parameters())
+    kind = parameter.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
+
+
+def difference(found: Tensor, expected: Tensor) -> tuple[float, float]:
+    """Return the largest and the mean difference over scored tokens; where both are NaN or infinite alike, none."""
+    same = (found == expected) | (found.isnan() & expected.isnan())
+    apart = torch.where(same, 0.0, (found - expected).abs())
+    scored = (expected != 0).sum().clamp(min=1)
+    return (apart.max().item() if apart.numel() else 0.0), (apart.sum() / scored).item()
