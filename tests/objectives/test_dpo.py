@@ -7,6 +7,7 @@ import sys
 
 import exactness
 import numpy as np
+import pairwise
 import pytest
 import torch
 from exactness import evaluate
@@ -119,6 +120,13 @@ def test_limits_and_identities(batch_of):
     doubled = [(b, w, p, 2.0) for b, w, p, _ in pairs[:1]] + [(b, w, p, 1.0) for b, w, p, _ in pairs[1:]]
     twice = [(b, w, p, 1.0) for b, w, p, _ in pairs[:1] * 2 + pairs[1:]]
     assert value(policy, ref, doubled) == pytest.approx(value(policy, ref, twice)), "weight 2 = given twice"
+
+
+def test_optimum_is_the_reference_tilted_by_the_reward():
+    pairs = pairwise.all_pairs(lambda a, b: pairwise.sigmoid(a - b))
+    found = pairwise.log_ratio(pairwise.optimum(dpo, dpo.Config(beta=0.5), pairwise.REF, pairs))
+    wanted = pairwise.centred(pairwise.REWARDS) / 0.5
+    assert pairwise.centred(found).tolist() == pytest.approx(wanted.tolist(), abs=1e-6)
 
 
 def test_extreme_log_ratios_stay_finite(batch_of):

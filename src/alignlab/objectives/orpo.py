@@ -42,7 +42,8 @@ CARD = Card(
     " --per_device_train_batch_size 8 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
     claims=(
         Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.05),
-        Claim(metric="train/rewards/margins", relation=">", bound=0.05),
+        # without a reference the untuned model has a margin too: 0.14 on the first batch
+        Claim(metric="train/rewards/margins", relation=">", bound=0.16),
     ),
     needs=frozenset({"policy"}),
     deviations=(

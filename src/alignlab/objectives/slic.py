@@ -39,7 +39,8 @@ CARD = Card(
     " --per_device_train_batch_size 8 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
     claims=(
         Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.02),
-        Claim(metric="train/rewards/margins", relation=">", bound=1.0),
+        # without a reference the untuned model has a margin too: 5.6 on the first batch
+        Claim(metric="train/rewards/margins", relation=">", bound=6.2),
     ),
     needs=frozenset({"policy"}),
     deviations=(
