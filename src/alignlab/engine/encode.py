@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from alignlab.core.types import Groups, Message, Origin, Pairs, Prompt, Row
+from alignlab.engine.controls import Rendered, controls, render, tokenise
 
 
 class TooLong(ValueError):
@@ -41,6 +42,10 @@ def chat_text(tokenizer: Any, messages: Sequence[Message]) -> str:
     A conversation that already ends with an assistant message is continued, not answered.
     Raises ValueError for a tokenizer without a chat template.
     """
+    return _chat(tokenizer, messages).text
+
+
+def _chat(tokenizer: Any, messages: Sequence[Message]) -> Rendered:
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError(
             f"tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template, so it cannot render messages; "
@@ -49,12 +54,7 @@ def chat_text(tokenizer: Any, messages: Sequence[Message]) -> str:
     if not messages:
         raise ValueError("a prompt of messages holds none; give at least one message")
     continued = messages[-1]["role"] == "assistant"
-    return tokenizer.apply_chat_template(
-        [dict(m) for m in messages],
-        tokenize=False,
-        add_generation_prompt=not continued,
-        continue_final_message=continued,
-    )
+    return render(tokenizer, messages, add_generation_prompt=not continued, continue_final_message=continued)
 
 
 def prompt_ids(tokenizer: Any, prompts: Sequence[Prompt], *, max_length: int | None = None) -> list[list[int]]:
@@ -76,8 +76,11 @@ def prompt_ids(tokenizer: Any, prompts: Sequence[Prompt], *, max_length: int | N
     for plain in (True, False):
         indices = [i for i, prompt in enumerate(prompts) if isinstance(prompt, str) == plain]
         if indices:
-            texts = [p if isinstance(p, str) else chat_text(tokenizer, p) for p in (prompts[i] for i in indices)]
-            for i, ids in zip(indices, _plain_ids(tokenizer, texts) if plain else _chat_ids(tokenizer, texts)):
+            listed: list[Any] = [prompts[i] for i in indices]
+            found = (
+                _plain_ids(tokenizer, listed) if plain else tokenise(tokenizer, [_chat(tokenizer, p) for p in listed])
+            )
+            for i, ids in zip(indices, found):
                 encoded[i] = ids
     for i, ids in enumerate(encoded):
         if not ids:
@@ -88,11 +91,6 @@ def prompt_ids(tokenizer: Any, prompts: Sequence[Prompt], *, max_length: int | N
                 "answer; shorten the prompt (fewer or shorter contexts) or use a model with a longer context"
             )
     return encoded
-
-
-def _chat_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Chat templates write their own special tokens, so the tokenizer must not add any."""
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
 
 
 def _plain_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
@@ -121,13 +119,7 @@ def _template_end(tokenizer: Any, template: str) -> int | None:  # noqa: ARG001 
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": marker}]
     text = tokenizer.apply_chat_template(turns, tokenize=False)
     tail = tokenizer(text[text.rindex(marker) + len(marker) :], add_special_tokens=False)["input_ids"]
-    special = _special(tokenizer)
-    return next((i for i in tail if i in special), None)
-
-
-def _special(tokenizer: Any) -> set[int]:
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return set(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+    return next((i for i in tail if i in controls(tokenizer).ids), None)
 
 
 def _closed(tokenizer: Any, ids: list[int], end: int) -> list[int]:
@@ -142,8 +134,8 @@ def _closed(tokenizer: Any, ids: list[int], end: int) -> list[int]:
 def completion_ids(tokenizer: Any, prompt: Prompt, before: list[int], completion: str) -> list[int]:
     """Tokenise `completion` as the continuation of `prompt`, whose ids are `before`.
 
-    The ids of the prompt stay what they are when the model generates, also where a joint tokenisation would
-    merge across the border.
+    In a chat, special tokens that messages or completion spell out are text (`engine.controls`). The ids of the prompt
+    stay what they are when the model generates, also where a joint tokenisation would merge across the border.
 
     Raises:
         ValueError: an empty completion, or a template that does not keep the prompt's text in front of the answer.
@@ -151,25 +143,24 @@ def completion_ids(tokenizer: Any, prompt: Prompt, before: list[int], completion
     if not completion:
         raise ValueError("empty completion; expected at least one character to score")
     if isinstance(prompt, str):
-        start, whole, end = prompt, prompt + completion, end_of_turn(tokenizer, chat=False)
-        joint = _plain_ids(tokenizer, [whole])[0]
+        start, end = prompt, end_of_turn(tokenizer, chat=False)
+        whole = Rendered(prompt + completion, prompt + completion)
+        joint = _plain_ids(tokenizer, [whole.text])[0]
     else:
         start, end = chat_text(tokenizer, prompt), end_of_turn(tokenizer)
         turns = [dict(m) for m in prompt]
         if turns[-1]["role"] == "assistant":
             completion = str(turns.pop()["content"]) + completion
-        whole = tokenizer.apply_chat_template(
-            [*turns, {"role": "assistant", "content": completion}], tokenize=False, add_generation_prompt=False
-        )
-        joint = _chat_ids(tokenizer, [whole])[0]
-    if not whole.startswith(start):
+        whole = render(tokenizer, [*turns, {"role": "assistant", "content": completion}], add_generation_prompt=False)
+        joint = tokenise(tokenizer, [whole])[0]
+    if not whole.text.startswith(start):
         raise ValueError(
             f"the chat template of {tokenizer.name_or_path!r} rewrites the prompt once an answer follows: the text of "
             f"prompt and answer does not begin with the text of the prompt, which ends in {start[-40:]!r}"
         )
     if joint[: len(before)] == before and len(joint) > len(before):
         return _closed(tokenizer, joint[len(before) :], end)
-    rest = tokenizer(whole[len(start) :], add_special_tokens=False)["input_ids"]
+    rest = tokenise(tokenizer, [Rendered(*(text[len(start) :] for text in whole))])[0]
     if tokenizer.decode([*before, *rest]) != tokenizer.decode(joint):
         raise ValueError(
             f"completion {completion[:40]!r} cannot be tokenised apart from its prompt, which ends in {start[-40:]!r}; "
