@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
 from alignlab.engine import attention
-from alignlab.engine.agreement import check_again
+from alignlab.engine.agreement import check_again, computes_in
 from alignlab.engine.encode import Example, collate
 from alignlab.engine.load import LanguageModel
+from alignlab.engine.refcache import CoverageError, ReferenceCache, open_cache
 
 KNOWN_VIEWS = ("policy", "ref")
 REFERENCE_BATCH = 32
@@ -35,8 +36,17 @@ class Scorer(nn.Module):
 
     def forward(self, groups: Groups) -> Tensor:
         """Return log-probabilities of the completions, nats; 0 where the mask is False."""
-        with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._bf16):
+        with self._autocast():
             return self._model.score(groups).logp
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._bf16)
+
+    def cache(self, where: str) -> ReferenceCache | None:
+        """Return the cache of what this module returns with the weights it has now: `engine.refcache.open_cache`."""
+        with self._autocast():
+            dtype = str(computes_in(self.module)).removeprefix("torch.")
+        return open_cache(where, self._model.module, self._model.tokenizer, dtype)
 
 
 def moved(value: Any, device: torch.device) -> Any:
@@ -114,17 +124,34 @@ def reference_values(
     pad_id: int | None,
     accelerator: Any,
     move: Callable[[str], None],
+    cache: ReferenceCache | None = None,
 ) -> Values:
-    """Score examples once with the reference; each rank scores its share, all ranks hold all values, on the host."""
-    chunks = micro_batches(wanted, examples, REFERENCE_BATCH, 0, 1)
+    """Score examples once with the reference; each rank scores its share, all ranks hold all values, on the host.
+
+    What the cache knows is not scored again; what is scored is kept there at once, chunk by chunk.
+
+    Raises:
+        CoverageError: a completion without its values, or with more or fewer than it has scored tokens.
+    """
+    keys = _keys(cache, examples, wanted, pad_id) if cache is not None else {}
+    known = _known(cache, keys, accelerator) if cache is not None else {}
+    unknown = [i for i in wanted if i not in known]
+    chunks = micro_batches(unknown, examples, REFERENCE_BATCH, 0, 1) if unknown else []
+    for _ in range(-(-len(wanted) // REFERENCE_BATCH) - len(chunks)):
+        move("")
     parts, sizes = [], []
     for k, (indices, _) in enumerate(chunks):
         groups = collate([examples[i] for i in indices], pad_id)
         mine = k % accelerator.num_processes == accelerator.process_index
         parts.append(score(groups).cpu()[groups.mask] if mine else None)
-        per_completion = iter(groups.mask.sum(1).tolist())
+        lengths = groups.mask.sum(1).tolist()
+        if mine and cache is not None:
+            cache.put(dict(zip((key for i in indices for key in keys[i]), parts[-1].split(lengths))))
+        per_completion = iter(lengths)
         sizes += [(i, sum(next(per_completion) for _ in examples[i].completions)) for i in indices]
         move("")
+    if not chunks:
+        return known
     dtype = next((part.dtype for part in parts if part is not None), torch.float32)
     start, flat = 0, torch.zeros(sum(n for _, n in sizes), dtype=dtype)
     places = iter(sizes)
@@ -135,7 +162,35 @@ def reference_values(
         start += length
     if accelerator.num_processes > 1:
         flat = accelerator.reduce(flat.to(accelerator.device), "sum").cpu()
-    return {i: part for (i, _), part in zip(sizes, flat.split([n for _, n in sizes]))}
+    values = known | {i: part for (i, _), part in zip(sizes, flat.split([n for _, n in sizes]))}
+    missing = [i for i in wanted if i not in values]
+    if missing:
+        raise CoverageError(f"no reference values for {len(missing)} examples, the first being {missing[0]}")
+    return values
+
+
+def _keys(
+    cache: ReferenceCache, examples: Sequence[Example], wanted: Sequence[int], pad_id: int | None
+) -> dict[int, list[bytes]]:
+    """Return the keys of each example's completions."""
+    found = {}
+    for i in wanted:
+        groups = collate([examples[i]], pad_id)
+        prompts = [ids[mask].tolist() for ids, mask in zip(groups.prompt_ids, groups.prompt_mask)]
+        rows = zip(groups.group.tolist(), groups.ids.tolist(), groups.mask.tolist())
+        found[i] = [cache.key(prompts[p], ids, mask) for p, ids, mask in rows]
+    return found
+
+
+def _known(cache: ReferenceCache, keys: Mapping[int, Sequence[bytes]], accelerator: Any) -> Values:
+    """Return the values of the examples that every rank finds whole in the cache."""
+    found = cache.get([key for each in keys.values() for key in each])
+    whole = {i for i, each in keys.items() if all(key in found for key in each)}
+    if accelerator.num_processes > 1:
+        everyone: list[set[int]] = [set()] * accelerator.num_processes
+        torch.distributed.all_gather_object(everyone, whole)
+        whole = set.intersection(*everyone)
+    return {i: torch.cat([found[key] for key in keys[i]]) for i in whole}
 
 
 def batch_of(indices: Sequence[int], examples: Sequence[Example], reference: Values, pad_id: int | None) -> Groups:
@@ -144,6 +199,8 @@ def batch_of(indices: Sequence[int], examples: Sequence[Example], reference: Val
     if not reference:
         return groups
     values = torch.cat([reference[i] for i in indices])
+    if len(values) != int(groups.mask.sum()):
+        raise CoverageError(f"{len(values)} reference values for {int(groups.mask.sum())} scored tokens")
     logp = torch.zeros(groups.mask.shape, dtype=values.dtype).masked_scatter(groups.mask, values)
     return dataclasses.replace(groups, views={"ref": View(logp=logp)})
 

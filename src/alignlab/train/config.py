@@ -13,6 +13,7 @@ import numpy as np
 FREE = {
     "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "logging_steps",
     "eval_steps", "save_steps", "save_total_limit", "report_to", "resume_from_checkpoint", "use_cpu", "max_length",
+    "ref_cache",
 }  # fmt: skip
 """settings that may differ when a run goes on; the rows per optimiser step may not, nor what else changes a step"""
 
@@ -69,6 +70,8 @@ class TrainConfig:
     """train on the processor even where there is an accelerator"""
     max_length: int = 1024
     """longest prompt and completion together, in tokens"""
+    ref_cache: str = "auto"
+    """folder of the reference's log-probabilities, which later runs look up; auto: the user's cache folder; none: off"""
 
     def __post_init__(self) -> None:
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "max_length"):
@@ -82,6 +85,7 @@ class TrainConfig:
         self._check("num_train_epochs", self.num_train_epochs > 0, "a number > 0")
         self._check("max_steps", self.max_steps == -1 or self.max_steps >= 1, "a whole number >= 1, or -1")
         self._check("save_total_limit", self.save_total_limit is None or self.save_total_limit >= 1, ">= 1, or null")
+        self._check("ref_cache", bool(self.ref_cache), "a folder, auto or none")
         schedulers, services = ("cosine", "linear", "constant"), ("none", "tensorboard", "wandb")
         self._check("lr_scheduler_type", self.lr_scheduler_type in schedulers, f"one of {', '.join(schedulers)}")
         self._check("report_to", self.report_to in services, f"one of {', '.join(services)}")

@@ -133,7 +133,7 @@ class Run:
         self.optimizer = self._prepare()
         self.stepper = Stepper(
             model, self.accelerator, loss, stats, objective_config,
-            per_device=cfg.per_device_train_batch_size, bf16=cfg.bf16, settle=settle,
+            per_device=cfg.per_device_train_batch_size, bf16=cfg.bf16, settle=settle, ref_cache=cfg.ref_cache,
         )  # fmt: skip
 
     def _items(self, step: int) -> tuple[int, ...]:

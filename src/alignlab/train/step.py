@@ -36,10 +36,10 @@ class Stepper:
 
     def __init__(
         self, model: LanguageModel, accelerator: Accelerator, loss: Loss, stats: Loss | None, objective_config: Any,
-        *, per_device: int, bf16: bool, settle: Settle | None = None,
+        *, per_device: int, bf16: bool, settle: Settle | None = None, ref_cache: str = "none",
     ) -> None:  # fmt: skip
         self._accelerator, self._loss, self._stats, self._objective = accelerator, loss, stats, objective_config
-        self._per_device, self._bf16, self._settle = per_device, bf16, settle
+        self._per_device, self._bf16, self._settle, self._ref_cache = per_device, bf16, settle, ref_cache
         self.carried: dict[str, float] = {}
         """what `settle` returned for the last step"""
         self._pad = model.tokenizer.pad_token_id
@@ -126,11 +126,12 @@ class Stepper:
         wanted: Sequence[int],
         move: Callable[[str], None],
     ) -> batches.Values:
-        """Score the wanted examples once with a reference model, or with the policy as it is now."""
+        """Score the wanted examples once with a reference model, or with the policy as it is now, or look them up."""
         if model is not None:
             model.module.to(self._accelerator.device)
         score = self._bare if model is None else batches.Scorer(model, self._bf16)
-        return batches.reference_values(score, examples, wanted, self._pad, self._accelerator, move)
+        cache = score.cache(self._ref_cache)
+        return batches.reference_values(score, examples, wanted, self._pad, self._accelerator, move, cache)
 
     def reduce(self, sums: Sums) -> Sums:
         """Add up sums over ranks."""

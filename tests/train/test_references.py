@@ -1,0 +1,151 @@
+"""Reference log-probabilities: looked up where they are known, scored where not, the same either way."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import train_runs as runs
+
+from alignlab.engine.load import Lora, _put_fresh
+from alignlab.engine.refcache import CoverageError
+from alignlab.objectives import dpo
+from alignlab.train import batches
+from alignlab.train.config import TrainConfig
+
+ALONE = SimpleNamespace(num_processes=1, process_index=0)
+
+
+class Counted(batches.Scorer):
+    """A scorer that counts the completions it is asked for."""
+
+    seen = 0
+
+    def forward(self, groups):
+        type(self).seen += len(groups.ids)
+        return super().forward(groups)
+
+
+def values(scorer, examples, where, wanted=None):
+    Counted.seen = 0
+    wanted = range(len(examples)) if wanted is None else wanted
+    moved = []
+    found = batches.reference_values(scorer, examples, wanted, 0, ALONE, moved.append, scorer.cache(str(where)))
+    assert len(moved) == -(-len(wanted) // batches.REFERENCE_BATCH)
+    return found
+
+
+def test_what_is_known_is_not_scored_again(tmp_path):
+    model, examples = runs.small(), runs.some(70, pairs=True)
+    expected = values(Counted(model, False), examples, "none")
+    assert Counted.seen == 140
+    first = values(Counted(model, False), examples[:40], tmp_path)
+    assert Counted.seen == 80
+    found = values(Counted(runs.small(), False), examples, tmp_path)
+    assert Counted.seen == 60
+    again = values(Counted(model, False), examples, tmp_path)
+    assert Counted.seen == 0
+    for i in range(70):
+        torch.testing.assert_close(found[i], expected[i], atol=1e-5, rtol=0)
+        assert torch.equal(found[i], again[i])
+        assert i >= 40 or torch.equal(found[i], first[i])
+
+
+def test_other_weights_and_other_precision_share_nothing(tmp_path):
+    examples = runs.some(6, pairs=True)
+    one = values(Counted(runs.small(), False), examples, tmp_path)
+    other = values(Counted(runs.small(1), False), examples, tmp_path)
+    assert Counted.seen == 12
+    assert not torch.allclose(one[0], other[0], atol=1e-2)
+    rounded = values(Counted(runs.small(), True), examples, tmp_path)
+    assert Counted.seen == 12
+    assert not torch.equal(one[0], rounded[0])
+    assert len(list(tmp_path.glob("*.logp"))) == 3
+
+
+def test_a_fresh_adapter_finds_the_values_of_its_base(tmp_path):
+    examples, model = runs.some(6, pairs=True), runs.small()
+    one = values(Counted(model, False), examples, tmp_path)
+    _put_fresh(model, Lora(r=4))
+    assert torch.equal(values(Counted(model, False), examples, tmp_path)[3], one[3])
+    assert Counted.seen == 0
+
+
+def test_damage_is_scored_again(tmp_path):
+    examples, model = runs.some(6, pairs=True), runs.small()
+    one = values(Counted(model, False), examples, tmp_path)
+    (file,) = tmp_path.glob("*.logp")
+    whole = bytearray(file.read_bytes())
+    whole[100] ^= 1
+    file.write_bytes(whole)
+    with pytest.warns(UserWarning, match="no whole record"):
+        found = values(Counted(model, False), examples, tmp_path)
+    assert Counted.seen == 2
+    torch.testing.assert_close(found, one, atol=1e-5, rtol=0)
+
+
+def test_coverage_is_checked():
+    examples = runs.some(3, pairs=True)
+    known = values(Counted(runs.small(), False), examples, "none")
+    batches.batch_of([0, 2], examples, known, 0)
+    with pytest.raises(CoverageError, match="reference values for .* scored tokens"):
+        batches.batch_of([0, 2], examples, {**known, 2: known[2][:-1]}, 0)
+
+
+def test_a_run_looks_up_what_another_run_with_other_settings_scored(tmp_path, monkeypatch):
+    """Over beta, seed and epoch; and its gradients are those of a run that scores for itself."""
+    examples, options = runs.some(12, pairs=True), {"reference": runs.small(1)}
+    monkeypatch.setattr(runs, "TrainConfig", lambda **settings: TrainConfig(ref_cache=str(tmp_path / "c"), **settings))
+    first = runs.gradients(runs.small(), examples, dpo.loss, dpo.Config(beta=0.1), tmp_path / "1", **options)
+    calls = []
+    forward = batches.Scorer.forward
+    monkeypatch.setattr(batches.Scorer, "forward", lambda s, g: calls.append(len(g.ids)) or forward(s, g))
+    second = runs.gradients(
+        runs.small(), examples[::-1], dpo.loss, dpo.Config(beta=0.3), tmp_path / "2", per_device=6, **options
+    )
+    assert sum(calls) == 24, "the policy alone"
+    monkeypatch.setattr(runs, "TrainConfig", lambda **settings: TrainConfig(ref_cache="none", **settings))
+    scored = runs.gradients(
+        runs.small(), examples[::-1], dpo.loss, dpo.Config(beta=0.3), tmp_path / "3", per_device=6, **options
+    )
+    assert sum(calls) == 24 + 24 + 24
+    runs.assert_close(second, scored, 1e-6)
+    with pytest.raises(AssertionError, match="relative difference"):
+        runs.assert_close(first, scored, 1e-3)
+
+
+def test_the_prompt_of_each_completion_is_in_its_key(tmp_path):
+    model, (example,) = runs.small(), runs.some(1, pairs=True)
+    other = dataclasses.replace(example, prompt_ids=[*example.prompt_ids, 9])
+    found = values(Counted(model, False), [example, other], tmp_path)
+    assert Counted.seen == 4
+    assert not torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("where", ["", None])
+def test_the_setting_says_what_it_takes(where):
+    with pytest.raises(ValueError, match="--ref_cache: expected a folder, auto or none"):
+        TrainConfig(ref_cache=where)
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_on_one_cache(tmp_path):
+    code = (
+        "import sys; sys.path[:0] = sys.argv[3:]; import train_runs as r; from pathlib import Path;"
+        "from alignlab.train.config import TrainConfig as T; r.TrainConfig = lambda **s: T(ref_cache=sys.argv[1], **s);"
+        "print(r.run(Path(sys.argv[2]))['train/loss'])"
+    )
+    places = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, tmp_path / "cache", tmp_path / name, *places], stdout=subprocess.PIPE,
+            env=os.environ, text=True,
+        )
+        for name in ("one", "two")
+    ]  # fmt: skip
+    losses = [float(each.communicate(timeout=120)[0]) for each in started]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
