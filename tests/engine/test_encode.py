@@ -61,6 +61,37 @@ def test_every_column_set(tokenizer):
     assert tokenizer.decode(second.contexts["second"]) == "The clock"
 
 
+def test_a_second_prompt_is_the_rejected_answers_own(tokenizer):
+    other = ({"role": "user", "content": "Where is the mill?"},)
+    example = encode(Row(prompt=CHAT, chosen="Yes", rejected="No", second_prompt=other), tokenizer)
+    alone = encode(Row(prompt=other, completion="No"), tokenizer)
+    assert (
+        example.prompt_of(0) == example.prompt_ids == encode(Row(prompt=CHAT, completion="Yes"), tokenizer).prompt_ids
+    )
+    assert example.prompt_of(1) == example.own_prompts[1] == alone.prompt_ids
+    assert example.completions[1] == alone.completions[0]
+    assert example.contexts == {}
+    groups = collate([example, alone, example], 0)
+    assert groups.group.tolist() == [0, 1, 2, 3, 4]
+    for n, k in enumerate((0, 1)):
+        row = groups.group[n]
+        assert groups.prompt_ids[row][groups.prompt_mask[row]].tolist() == example.prompt_of(k)
+    assert groups.pairs.better.tolist() == [0, 3]
+    assert groups.pairs.worse.tolist() == [1, 4]
+
+
+def test_a_judgement_gives_a_context_to_the_prompts_that_have_one(tokenizer):
+    judged = encode(Row(prompt=CHAT, completion="No", judgement="too short"), tokenizer)
+    plain = encode(Row(prompt=CHAT, completion="No"), tokenizer)
+    text = tokenizer.decode(judged.contexts["judgement"])
+    assert "too short" in text
+    assert judged.completions == plain.completions, "the same tokens are read under both prompts"
+    groups = collate([plain, judged], 0)
+    ids, mask = groups.contexts["judgement"]
+    assert not mask[0].any()
+    assert ids[1][mask[1]].tolist() == judged.contexts["judgement"]
+
+
 def test_named_scores_come_from_the_facts(tokenizer):
     facts = {"scores": {"weak": [0.2, 0.8]}, "scores.other": [1, 2], "gold": "a"}
     example = encode(Row(prompt=CHAT, completions=("a", "b"), scores=(3.0, 4.0), facts=facts), tokenizer)

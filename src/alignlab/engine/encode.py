@@ -2,38 +2,19 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from alignlab.core.types import Groups, Message, Origin, Pairs, Prompt, Row
+from alignlab.core.judgement import under
+from alignlab.core.types import Message, Prompt, Row
 from alignlab.engine.controls import Rendered, controls, render, tokenise
+from alignlab.engine.examples import Example, collate
+
+__all__ = ["Example", "TooLong", "collate", "encode"]
 
 
 class TooLong(ValueError):
     """A prompt or completion that the model has no room for; callers may count and leave out such rows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """One tokenised Row. Pair indices count within `completions`; `collate` shifts them to the batch."""
-
-    prompt_ids: list[int]
-    completions: tuple[list[int], ...]
-    """token ids, each ending in the end-of-turn (chat) or end-of-text token"""
-    pairs: tuple[tuple[int, int, float, float, float], ...] = ()
-    """(better, worse, p, margin, weight)"""
-    labels: tuple[bool | None, ...] = ()
-    """thumbs per completion, or empty"""
-    contexts: Mapping[str, list[int]] = field(default_factory=dict)
-    """name -> ids of another prompt for the same completions"""
-    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """name -> one number per completion"""
-    origins: tuple[Origin, ...] = ()
-    row_id: str = ""
 
 
 def chat_text(tokenizer: Any, messages: Sequence[Message]) -> str:
@@ -175,7 +156,8 @@ def encode(row: Row, tokenizer: Any, *, max_length: int | None = None) -> Exampl
     `completion` gives one completion (with `label`, if any); `chosen` and `rejected` give two and one pair, with
     `facts` "p", "margin" and "weight" where present (1, 0, 1 otherwise); `completions` give as many, with `scores`.
     `facts` "scores" maps names to further numbers, one per completion (`facts["scores.NAME"]` gives one by itself).
-    `second_prompt` becomes the context "second".
+    `second_prompt` is the prompt of `rejected`, or else the context "second"; a `judgement` gives the context
+    "judgement".
 
     Args:
         row: the record.
@@ -193,11 +175,12 @@ def encode(row: Row, tokenizer: Any, *, max_length: int | None = None) -> Exampl
     texts, pairs, labels, scores = _completions(row)
     scores = scores | _given_scores(row, len(texts))
     before = prompt_ids(tokenizer, [row.prompt], max_length=max_length)[0]
-    completions = tuple(completion_ids(tokenizer, row.prompt, before, text) for text in texts)
-    contexts = {}
-    if row.second_prompt is not None:
-        contexts["second"] = prompt_ids(tokenizer, [row.second_prompt], max_length=max_length)[0]
-    longest = max(len(ids) for ids in (before, *contexts.values()))
+    others = {name: prompt_ids(tokenizer, [p], max_length=max_length)[0] for name, p in _other_prompts(row).items()}
+    own = {1: others["second"]} if pairs and "second" in others else {}
+    contexts = {name: ids for name, ids in others.items() if not own or name != "second"}
+    asked = [(row.second_prompt, own[k]) if k in own else (row.prompt, before) for k in range(len(texts))]
+    completions = tuple(completion_ids(tokenizer, *asked[k], text) for k, text in enumerate(texts))
+    longest = max(len(ids) for ids in (before, *others.values()))
     for index, ids in enumerate(completions):
         if max_length is not None and longest + len(ids) > max_length:
             raise TooLong(
@@ -206,8 +189,14 @@ def encode(row: Row, tokenizer: Any, *, max_length: int | None = None) -> Exampl
             )
     return Example(
         prompt_ids=before, completions=completions, pairs=pairs, labels=labels, contexts=contexts, scores=scores,
-        origins=("dataset",) * len(completions), row_id=str(row.meta.get("id", "")),
+        origins=("dataset",) * len(completions), row_id=str(row.meta.get("id", "")), own_prompts=own,
     )  # fmt: skip
+
+
+def _other_prompts(row: Row) -> dict[str, Prompt]:
+    """Return what else the completions of a row are read under."""
+    found = {} if row.second_prompt is None else {"second": row.second_prompt}
+    return found if row.judgement is None else {**found, "judgement": under(row.prompt, row.judgement)}
 
 
 def _completions(row: Row) -> tuple[tuple[str, ...], tuple, tuple[bool | None, ...], dict[str, tuple[float, ...]]]:
@@ -238,68 +227,3 @@ def _given_scores(row: Row, count: int) -> dict[str, tuple[float, ...]]:
             )
         found[name] = tuple(float(x) for x in numbers)
     return found
-
-
-def _padded(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Return ids [n, longest] int64 and mask [n, longest] bool, padded on the right."""
-    width = max((len(s) for s in sequences), default=0)
-    ids = torch.tensor([[*s, *[pad_id] * (width - len(s))] for s in sequences], dtype=torch.long)
-    lengths = torch.tensor([len(s) for s in sequences])
-    return ids.reshape(len(sequences), width), torch.arange(width) < lengths[:, None]
-
-
-def collate(examples: Sequence[Example], pad_id: int | None) -> Groups:
-    """Stack examples into Groups on the CPU, padded on the right.
-
-    Args:
-        examples: at least one.
-        pad_id: fills the padding; no value or gradient depends on it. None stands for 0.
-
-    Returns:
-        Groups whose pairs count over the whole batch. `label` and each entry of `scores` are given when every
-        completion of the batch has one, and None (absent) when none has.
-
-    Raises:
-        ValueError: no examples, or labels, scores or contexts on some of the examples only.
-    """
-    if not examples:
-        raise ValueError("collate needs at least one example")
-    pad = 0 if pad_id is None else pad_id
-    prompts, prompt_mask = _padded([e.prompt_ids for e in examples], pad)
-    ids, mask = _padded([c for e in examples for c in e.completions], pad)
-    group = torch.tensor([p for p, e in enumerate(examples) for _ in e.completions])
-    labels = _on_all("label", [e.labels if None not in e.labels else () for e in examples])
-    names = {name for e in examples for name in e.scores}
-    scores = {name: torch.tensor(_on_all(name, [e.scores.get(name, ()) for e in examples])) for name in sorted(names)}
-    contexts = {}
-    for name in sorted({name for e in examples for name in e.contexts}):
-        contexts[name] = _padded(
-            _on_all(name, [[e.contexts[name]] if name in e.contexts else () for e in examples]), pad
-        )
-    return Groups(
-        prompt_ids=prompts, prompt_mask=prompt_mask, ids=ids, mask=mask, group=group, contexts=contexts,
-        origin=tuple(o for e in examples for o in (e.origins or ("dataset",) * len(e.completions))),
-        label=torch.tensor(labels) if labels else None, scores=scores, pairs=_pairs(examples),
-    )  # fmt: skip
-
-
-def _on_all(name: str, parts: list[Sequence[Any]]) -> list[Any]:
-    """Join the parts; an error when some examples have them and some do not."""
-    missing = [i for i, part in enumerate(parts) if not part]
-    if missing and len(missing) < len(parts):
-        raise ValueError(f"{name!r} is given for some examples of the batch, but not for example {missing[0]}")
-    return [value for part in parts for value in part]
-
-
-def _pairs(examples: Sequence[Example]) -> Pairs | None:
-    rows, shift = [], 0
-    for example in examples:
-        rows += [(b + shift, w + shift, p, margin, weight) for b, w, p, margin, weight in example.pairs]
-        shift += len(example.completions)
-    if not rows:
-        return None
-    better, worse, p, margin, weight = zip(*rows)
-    return Pairs(
-        better=torch.tensor(better), worse=torch.tensor(worse), p=torch.tensor(p), margin=torch.tensor(margin),
-        weight=torch.tensor(weight),
-    )  # fmt: skip
