@@ -147,12 +147,15 @@ def text_of(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
 
 
-def score(module: ModuleType, _cfg: Any, ctx: RunContext, values: Values) -> Result:
-    """Score completions with a reward; scores.jsonl has one line per row."""
+def score(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:
+    """Score completions with a reward; scores.jsonl has one line per row. `model: None` loads none, as for probes."""
     from alignlab.stats.bootstrap import mean
 
     rows = read_rows(ctx, values)
-    numbers = [float(value) for value in module.score(load_model(values), rows)]
+    hints = get_type_hints(module.score)
+    model = None if hints.get("model") is NoneType else load_model(values)
+    found = module.score(model, rows, cfg) if "cfg" in hints else module.score(model, rows)
+    numbers = [float(value) for value in found]
     records = [
         {"id": row.meta.get("id", i), "score": value} for i, (row, value) in enumerate(zip(rows, numbers, strict=True))
     ]

@@ -152,11 +152,11 @@ def planted(name: str, n: int, draw: np.random.Generator) -> Curve:
     return Curve(sizes=SIZES, correct=draw.binomial(n, share).astype(float), n=np.full(len(SIZES), float(n)))
 
 
-def measure(model: Any, rows: Sequence[Row], cfg: Config) -> Result:
+def measure(model: None, rows: Sequence[Row], cfg: Config) -> Result:
     """Fit and compare laws on a run table, or on planted laws where there are no rows.
 
     Args:
-        model: not used; may be None.
+        model: none is loaded.
         rows: one per point, see the module.
         cfg: what counts.
     """

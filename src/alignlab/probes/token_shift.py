@@ -267,7 +267,7 @@ def report(shifts: Sequence[Shift], control: Sequence[Shift], tokenizer: Any, cf
                 (name, float(np.mean([getattr(one, name) for one in released])))
                 for name in ("top_rank", "top_probability", "kl", "jaccard", "ndcg")
             ),
-            caption=f"From lists of {cfg.top} tokens, renormalised; the KL is over what they share, and may be negative.",
+            caption=f"From lists of {cfg.top} tokens, renormalised; the KL is over what they share.",
         ),
     }
     return Result(metrics=metrics, tables=tables, figures=_by_position(shifts))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from alignlab.core import evidence
 from alignlab.core.types import Row
-from alignlab.world import conflicts, facts, feedback, grammar, texts
+from alignlab.world import candidates, conflicts, facts, feedback, grammar, texts
 
 ALL_CELLS = (
     conflicts.Cell("clean"),
@@ -56,6 +56,7 @@ def pairs(seed: int) -> Iterator[Row]:
 
 
 SETS: dict[str, Callable[[int], Iterator[Row]]] = {
+    "candidates": candidates.candidates,
     "conflicts": conflict_items,
     "documents": lambda seed: texts.documents(facts.town(), seed),
     "joint": feedback.joint,
@@ -65,6 +66,7 @@ SETS: dict[str, Callable[[int], Iterator[Row]]] = {
     "pairs": pairs,
     "questions": questions,
     "reading": lambda seed: texts.reading(facts.town(), seed),
+    "rewarded": candidates.rewarded,
     "thumbs": feedback.thumbs,
     "weak": feedback.weak,
 }
