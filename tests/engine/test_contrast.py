@@ -85,6 +85,40 @@ def test_answers_end_at_the_end_of_turn(tiny_model):
         hook.remove()
     assert ids(found) == [(end,)] * 3
     assert {sample.text for sample in found} == {""}
+    assert {(sample.stop, sample.logp) for sample in found} == {("stop", (0.0,))}
+
+
+@pytest.mark.parametrize("length", [1, LONG])
+def test_a_cut_answer_says_so(model, length):
+    """As plain sampling says it: by length where no end came."""
+    found = contrast(model, PROMPTS, OTHERS, 0.0, length)
+    plain = [samples[0] for samples in model.sample(PROMPTS, temperature=0.0, max_tokens=length)]
+    assert [(s.text, s.ids, s.stop, s.logp) for s in found] == [(s.text, s.ids, s.stop, s.logp) for s in plain]
+    assert "length" in {s.stop for s in found}
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_the_context_ends_each_answer_by_itself(tiny_models, arch):
+    """A row has the room behind the longer of its own prompts; longer rows beside it do not take any of it."""
+    model = tiny_models.make_model(arch, positions=96)
+    both = list(zip(*(prompt_ids(model.tokenizer, texts) for texts in (PROMPTS, OTHERS))))
+    rooms = [96 - max(map(len, pair)) for pair in both]
+    found = contrast(model, PROMPTS, OTHERS, 0.3, 1000)
+    assert len(set(rooms)) > 1
+    assert [len(s.ids) if s.stop == "length" else "stop" for s in found] == [
+        room if s.stop == "length" else "stop" for s, room in zip(found, rooms)
+    ]
+    assert "length" in {s.stop for s in found}
+    alone = [contrast(model, [p], [o], 0.3, 1000)[0] for p, o in zip(PROMPTS, OTHERS)]
+    assert ids(alone) == ids(found)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_room_for_an_answer_is_an_error(tiny_model, count):
+    with pytest.raises(ValueError, match=f"max_tokens={count}.*expected max_tokens >= 1"):
+        contrast(tiny_model, PROMPTS, OTHERS, 0.5, count)
+    with pytest.raises(ValueError, match="3 prompts, 2 others"):
+        contrast(tiny_model, PROMPTS, OTHERS[:2], 0.5, 4)
 
 
 def test_both_prompts_are_paid_for(tiny_model):

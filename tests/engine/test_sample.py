@@ -201,6 +201,44 @@ def test_the_context_of_the_model_ends_the_answer(tiny_models):
         sample(model, ["Why", "The ferry leaves the town. " * 9])
 
 
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_a_long_prompt_takes_no_room_from_others(tiny_models, arch):
+    """In one batch with prompts that fill the context, a short one is answered as it is alone."""
+    model = tiny_models.make_model(arch, positions=48)
+    full = "The ferry leaves the town at noon."
+    while len(prompt_ids(model.tokenizer, [full + " a"])[0]) < 47:
+        full += " a"
+    prompts = [full] + [f"{number} red" for number in range(12)]
+    together = sample(model, prompts, max_tokens=30, temperature=0, batch_tokens=10_000)
+    alone = [sample(model, [p], max_tokens=30, temperature=0)[0] for p in prompts]
+    assert [a.ids for (a,) in together] == [a.ids for (a,) in alone]
+    assert len(together[0][0].ids) <= 2
+    assert max(len(a.ids) for (a,) in together) == 30
+
+
+def test_an_end_token_that_is_not_called_special_is_no_text(tiny_model):
+    """Some chat tokenizers leave their end of turn out of the special tokens."""
+    from tokenizers import AddedToken
+
+    tokenizer = tiny_model.tokenizer
+    tokenizer.add_tokens([AddedToken("<|im_end|>", special=False, normalized=False)])
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<|im_end|>")
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    tiny_model.module.resize_token_embeddings(len(tokenizer))
+
+    def certain(ids, logits):
+        return (
+            logits
+            if ids.shape[1] % 2
+            else torch.nn.functional.one_hot(torch.full((len(logits),), end), len(tokenizer)) * 50.0
+        )
+
+    ((answer,),) = sample(tiny_model, [PROMPTS[3]], max_tokens=8, temperature=0, processors=[certain])
+    assert answer.ids[-1] == end
+    assert answer.stop == "stop"
+    assert "im_end" not in answer.text
+
+
 def test_mode_is_restored_and_no_gradient_kept(tiny_model):
     tiny_model.module.train()
     sample(tiny_model, ["Why"], max_tokens=2)

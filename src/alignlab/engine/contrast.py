@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alignlab.core.types import Prompt, Sample
 from alignlab.engine.encode import prompt_ids
-from alignlab.engine.sample import end_ids, new_cache
+from alignlab.engine.sample import end_ids, new_cache, words
 from alignlab.engine.score import context_length, evaluating
 
 
@@ -23,6 +23,7 @@ class _Stream:
         lengths = torch.tensor([len(i) for i in ids], device=device)
         self.mask: Bool[Tensor, "B L"] = torch.arange(width, device=device) >= width - lengths[:, None]
         self.position: Int[Tensor, B] = lengths - 1
+        self.last = (context_length(self.module) or width + room) - 1
         self.cache = new_cache(self.module, room)
 
     def logits(self, token: Int[Tensor, "B"] | None) -> Float[Tensor, "B V"]:
@@ -31,7 +32,7 @@ class _Stream:
             ids, position = self.ids, (self.mask.cumsum(1) - 1).clamp(min=0)
         else:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
-            self.position = self.position + 1
+            self.position = (self.position + 1).clamp(max=self.last)  # beyond it are only rows that have finished
             ids, position = token[:, None], self.position[:, None]
         output = self.module(
             input_ids=ids, attention_mask=self.mask, position_ids=position, past_key_values=self.cache, use_cache=True,
@@ -50,9 +51,21 @@ def contrast(
         prompts: the prompts to be answered.
         others: as many prompts to contrast with; both continue with the same tokens.
         weight: 0 leaves the model as it is, -1 answers the other prompt, > 0 overstates the difference.
-        max_tokens: longest answer.
+        max_tokens: longest answer, at least 1; shorter where the model's context ends behind the longer prompt.
         rows: prompts per batch.
+
+    Returns:
+        Samples as `engine.sample.sample` gives them at temperature 0; `prompt_tokens` counts both prompts.
+
+    Raises:
+        ValueError: max_tokens below 1, not as many other prompts, an empty prompt, no chat template.
+        TooLong: a prompt that leaves no room for an answer.
     """
+    if max_tokens < 1 or len(prompts) != len(others):
+        raise ValueError(
+            f"max_tokens={max_tokens}, {len(prompts)} prompts, {len(others)} others: expected max_tokens >= 1 and one "
+            "other prompt for each"
+        )
     limit = context_length(model.module)
     both = [prompt_ids(model.tokenizer, texts, max_length=limit) for texts in (prompts, others)]
     ends = torch.tensor(sorted(end_ids(model.module, model.tokenizer)))
@@ -61,25 +74,30 @@ def contrast(
     with torch.no_grad(), evaluating(model.module):
         for start in range(0, len(order), rows):
             chosen = order[start : start + rows]
-            streams = [_Stream(model, [ids[i] for i in chosen], max_tokens) for ids in both]
-            out = _greedy(streams, weight, max_tokens, ends.to(streams[0].ids.device))
+            longest = [max(len(ids[i]) for ids in both) for i in chosen]
+            rooms = [max_tokens if limit is None else min(max_tokens, limit - taken) for taken in longest]
+            streams = [_Stream(model, [ids[i] for i in chosen], max(rooms)) for ids in both]
+            out = _greedy(streams, weight, rooms, ends.to(streams[0].ids.device))
             for i, tokens in zip(chosen, out):
-                text = model.tokenizer.decode(tokens, skip_special_tokens=True)
-                answers[i] = Sample(text=text, ids=tuple(tokens), prompt_tokens=len(both[0][i]) + len(both[1][i]))
+                text, ended = words(model.tokenizer, tokens, ends)
+                answers[i] = Sample(
+                    text=text, ids=tuple(tokens), logp=(0.0,) * len(tokens), stop="stop" if ended else "length",
+                    prompt_tokens=len(both[0][i]) + len(both[1][i]),
+                )  # fmt: skip
     return [answers[i] for i in range(len(prompts))]
 
 
-def _greedy(streams: Sequence[_Stream], weight: float, max_tokens: int, ends: Tensor) -> list[list[int]]:
+def _greedy(streams: Sequence[_Stream], weight: float, rooms: Sequence[int], ends: Tensor) -> list[list[int]]:
     token, steps = None, []
-    done = torch.zeros(len(streams[0].ids), dtype=torch.bool, device=streams[0].ids.device)
-    lengths = torch.full_like(done, max_tokens, dtype=torch.long)
-    for step in range(max_tokens):
+    lengths = torch.tensor(rooms, device=streams[0].ids.device)
+    done = torch.zeros_like(lengths, dtype=torch.bool)
+    for step in range(max(rooms)):
         first, other = (stream.logits(token) for stream in streams)
         token = ((1 + weight) * first - weight * other).argmax(-1)
         steps.append(token)
         ended = torch.isin(token, ends) & ~done
-        lengths[ended] = step + 1
-        done |= ended
+        lengths[ended] = lengths[ended].clamp(max=step + 1)
+        done |= ended | (lengths == step + 1)
         if bool(done.all()):
             break
     return [row[:length] for row, length in zip(torch.stack(steps, 1).tolist(), lengths.tolist())]

@@ -128,8 +128,8 @@ def sample(
         while start < len(order):
             longest = len(encoded[order[start]])
             chosen = order[start : start + max(1, size // ((longest + 32) * n))]
-            room = max_tokens if limit is None else min(max_tokens, limit - longest)
-            found = run.batch([encoded[i] for i in chosen], [firsts[i] for i in chosen], room)
+            rooms = [max_tokens if limit is None else min(max_tokens, limit - len(encoded[i])) for i in chosen]
+            found = run.batch([encoded[i] for i in chosen], [firsts[i] for i in chosen], rooms)
             for i, samples in zip(chosen, found):
                 answers[i] = samples
             start += len(chosen)
@@ -175,9 +175,9 @@ class _Run:
         # a token holds at least one byte, so this many of the last tokens hold any stop string that just ended
         self.tail = max((len(s.encode()) for s in stop), default=0) + 4
 
-    def batch(self, prompts: list[list[int]], firsts: list[int], room: int) -> list[list[Sample]]:
-        """Sample n completions of at most `room` tokens for prompts of similar length, longest first."""
-        n, width = self.n, len(prompts[0])
+    def batch(self, prompts: list[list[int]], firsts: list[int], rooms: list[int]) -> list[list[Sample]]:
+        """Sample n completions of at most `rooms` tokens for each of the prompts, longest first."""
+        n, width, room = self.n, len(prompts[0]), max(rooms)
         pad = self.tokenizer.pad_token_id or 0
         ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=self.device)
         lengths = torch.tensor([len(p) for p in prompts], device=self.device)
@@ -188,21 +188,23 @@ class _Run:
             noise = torch.from_numpy(np.stack(draws))
             # Apple's GPUs have no float64
             noise = (noise.float() if self.device.type == "mps" else noise).to(self.device)
-        tokens, logps = self._loop(ids, mask, noise, room)
+        tokens, logps = self._loop(ids, mask, noise, torch.tensor(rooms, device=self.device))
         rows = [self._sample(t, p, len(prompts[i // n])) for i, (t, p) in enumerate(zip(tokens, logps))]
         return [rows[i : i + n] for i in range(0, len(rows), n)]
 
-    def _loop(self, ids: Int[Tensor, "P L"], mask: Bool[Tensor, "P L"], noise: Tensor | None, room: int):
+    def _loop(self, ids: Int[Tensor, "P L"], mask: Bool[Tensor, "P L"], noise: Tensor | None, rooms: Int[Tensor, "P"]):
         """Return token ids and log-probabilities of all rows [P n], as ragged lists."""
-        n, (count, width) = self.n, ids.shape
+        n, (count, width), room = self.n, ids.shape, int(rooms.max())
         cache = new_cache(self.module, min(room, 64))
         padded = not bool(mask.all())
-        position = mask.sum(1) - 1
+        position, last = mask.sum(1) - 1, (context_length(self.module) or width + room) - 1
         start = (mask.cumsum(1) - 1).clamp(min=0)
         logits = self._step(ids, mask if padded else None, start if padded else None, cache)
         if n > 1:
             cache.batch_repeat_interleave(n)
-            logits, mask, position, ids = (x.repeat_interleave(n, 0) for x in (logits, mask, position, ids))
+            logits, mask, position, ids, rooms = (
+                x.repeat_interleave(n, 0) for x in (logits, mask, position, ids, rooms)
+            )
         mask = torch.cat([mask, mask.new_ones(len(mask), room)], 1)
         out = torch.zeros(count * n, room, dtype=torch.long, device=self.device)
         logp = torch.zeros(count * n, room, device=self.device)
@@ -212,7 +214,7 @@ class _Run:
         for step in range(room):
             token, value = self._draw(logits, None if noise is None else noise[rows, step], ids)
             out[rows, step], logp[rows, step] = token, value
-            done |= self._ended(token, out, rows, step) & ~done
+            done |= self._ended(token, out, rows, step) | (rooms[rows] == step + 1)
             lengths[rows[done & (lengths[rows] == room)]] = step + 1
             finished = int(done.sum())
             if finished == len(rows) or step + 1 == room:
@@ -225,7 +227,7 @@ class _Run:
                 cache.batch_select_indices(left)
                 rows, token, position, mask, ids, done = (x[left] for x in (rows, token, position, mask, ids, done))
                 # rows that needed the padding on the left may be gone, but the others keep their places
-            position = position + 1
+            position = (position + 1).clamp(max=last)  # beyond it are only rows that have finished
             seen = mask[:, : width + step + 1]
             logits = self._step(token[:, None], seen if padded else None, position[:, None] if padded else None, cache)
         lengths, out, logp = lengths.tolist(), out.tolist(), logp.tolist()
@@ -259,14 +261,20 @@ class _Run:
         return ended
 
     def _sample(self, ids: list[int], logp: list[float], prompt_tokens: int) -> Sample:
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        text, ended = words(self.tokenizer, ids, self.ends)
         cuts = [text.index(s) for s in self.stop if s in text]
-        ended = bool(cuts) or ids[-1] in self.ends.tolist()
+        ended = ended or bool(cuts)
         if cuts:
             text = text[: min(cuts)]
         return Sample(
             text=text, ids=tuple(ids), logp=tuple(logp), stop="stop" if ended else "length", prompt_tokens=prompt_tokens
         )
+
+
+def words(tokenizer: Any, ids: list[int], ends: Tensor) -> tuple[str, bool]:
+    """Return the text of an answer without its end token, which may not be called special, and whether it had one."""
+    ended = bool(ids) and ids[-1] in ends.tolist()
+    return tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True), ended
 
 
 def end_ids(module: nn.Module, tokenizer: Any) -> set[int]:
