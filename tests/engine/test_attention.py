@@ -298,8 +298,9 @@ def test_other_models_take_the_plain_path_with_one_warning(config, reason):
             score(module, groups, share=True)
 
 
-def test_the_work_is_what_the_formula_says():
-    """Counted with eager attention: linear layers and head to the digit, attention one product per piece."""
+def test_the_work_is_what_the_formula_says(monkeypatch):
+    """Counted with eager attention: linear layers and head to the digit, attention one product per block."""
+    monkeypatch.setitem(attention.BLOCK, True, 16)
     module = make("llama")
     module.config._attn_implementation = "eager"
     prompt, lengths = 40, (9, 17, 30)
@@ -310,10 +311,33 @@ def test_the_work_is_what_the_formula_says():
     weights = sum(p.numel() for name, p in module.named_parameters() if "layers" in name and p.ndim == 2)
     linear = 2 * weights * (prompt + sum(read))
     head = 2 * VOCABULARY * 48 * (1 + sum(read))
-    pieces = prompt**2 + sum(c * (prompt + c) for c in read)
+    pieces = _pieces(prompt, sorted(read, reverse=True))
     rotary = counter.get_total_flops() - linear - head - 2 * 2 * 2 * 48 * pieces
     # besides, one product of positions and frequencies for the rotation
     assert 0 <= rotary <= 2 * 6 * (prompt + sum(read))
+
+
+def _pieces(prompt, read):
+    """Queries times keys, with blocks of at most 16 queries."""
+
+    def blocks(offset, length):
+        number = -(-length // 16)
+        cuts = [length * k // number for k in range(number + 1)]
+        return sum((b - a) * (offset + b) for a, b in zip(cuts, cuts[1:]))
+
+    return blocks(0, prompt + read[0]) + sum(blocks(prompt, c) for c in read[1:])
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+@pytest.mark.parametrize("name", ["gemma2", "gemma3", "llama"])
+def test_blocks_of_any_size_agree(name, size, monkeypatch):
+    module, groups = make(name, torch.float64), collate(some(), 0)
+    with tiny_models.Float64():
+        plain, expected = gradients(module, groups, False)
+        monkeypatch.setitem(attention.BLOCK, True, size)
+        found, gradient = gradients(module, groups, True)
+    torch.testing.assert_close(found, plain, atol=1e-11, rtol=0)
+    assert (gradient - expected).norm() <= 1e-9 * expected.norm()
 
 
 def test_groups_may_lie_anywhere():

@@ -52,7 +52,7 @@ def test_a_prompt_is_read_once_for_all_its_completions():
     rows = check([prompt], completions, [0, 0, 0])
     # P + C of the formula, less the last token of each completion, which nothing is predicted from
     assert size(rows) == 12 + (4 + 3 + 5) - 3
-    assert rows[0].spans == (Span(12, (3, 2, 4)),)
+    assert rows[0].spans == (Span(12, (4, 3, 2)),)
     # one prediction for the first token of all three
     assert len(rows[0].heads) == 1 + 3 + 2 + 4
 

@@ -3,18 +3,19 @@
 Models stay as they are. A function is registered with transformers' `AttentionInterface`; inside `sharing` the model's
 config names it, so that no mask is built and every attention layer hands its queries, keys and values here. They are
 cut along the row, and the attention that the model had before (SDPA or its own eager function, with its soft-capping,
-sinks or scaling) is applied to each piece: prompt on prompt, and completion on prompt and itself. Windows count
-positions within a sequence, not places in the row.
+sinks or scaling) is applied to each piece: prompt and first completion on themselves, each further completion on prompt
+and itself. Windows count positions within a sequence, not places in the row.
 """
 
 import contextlib
 import functools
 import inspect
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ NAME = "alignlab_rectangles"
 LAYERS = {"full_attention", "sliding_attention"}
 OURS = ("torch.", "transformers.", "peft.", "accelerate.")
 """packages whose hooks know nothing of rows and positions"""
+BLOCK = {True: 128, False: 1024}
+"""most queries of a masked product, on a CPU and on a GPU, where every call counts"""
 
 
 class NotShared(Exception):
@@ -90,45 +93,61 @@ def recomputed(module: nn.Module) -> bool:
     return False
 
 
+class Block(NamedTuple):
+    """Some queries of a piece, and the keys that they see."""
+
+    queries: tuple[int, int]
+    keys: tuple[int, int]
+    mask: Tensor | None
+    """additive [1, 1, queries, keys]; None where SDPA's own causal mask will do"""
+
+
 @dataclass
 class Layout:
-    """The spans of one row, the configs to switch, and the masks of its rectangles."""
+    """The spans of one row, the configs to switch, and what attention has to do piece by piece."""
 
     spans: Sequence[Span]
     configs: Sequence[Any]
     calls: int = 0
     inner: dict[int, str] = field(default_factory=dict)
     """id of a config -> the attention it named before"""
-    masks: dict[Any, list[Tensor | None]] = field(default_factory=dict)
+    blocks: dict[Any, list[list[Block]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # (offset of the first query in its sequence, queries); a lone completion is read on with its prompt
+        # (position of the first query, queries): the first completion is read on with its prompt, as one causal square
         self.pieces: list[tuple[int, int]] = []
         for span in self.spans:
-            if len(span.completions) < 2:
-                self.pieces.append((0, span.size))
-            else:
-                self.pieces += [(0, span.prompt), *((span.prompt, length) for length in span.completions)]
+            first, rest = sum(span.completions[:1]), span.completions[1:]
+            self.pieces += [(0, span.prompt + first), *((span.prompt, length) for length in rest)]
         self.sizes = [length for _, length in self.pieces]
         self.tokens = sum(self.sizes)
 
-    def masks_of(self, window: int | None, sdpa: bool, like: Tensor) -> list[Tensor | None]:
-        """Return an additive mask [1, 1, queries, keys] per piece; None where SDPA's own causal mask will do."""
+    def blocks_of(self, window: int | None, sdpa: bool, like: Tensor) -> list[list[Block]]:
+        """Return the blocks of every piece, for layers with this window."""
         key = (window, sdpa, like.dtype)
-        if key not in self.masks:
-            self.masks[key] = [self._mask(offset, length, window, sdpa, like) for offset, length in self.pieces]
-        return self.masks[key]
+        if key not in self.blocks:
+            self.blocks[key] = [_blocks(offset, length, window, sdpa, like) for offset, length in self.pieces]
+        return self.blocks[key]
 
-    @staticmethod
-    def _mask(offset: int, length: int, window: int | None, sdpa: bool, like: Tensor) -> Tensor | None:
-        seen = window is None or window >= offset + length
-        if sdpa and seen and not offset:
-            return None
-        query = torch.arange(offset, offset + length, device=like.device)[:, None]
-        distance = query - torch.arange(offset + length, device=like.device)
+
+def _blocks(offset: int, length: int, window: int | None, sdpa: bool, like: Tensor) -> list[Block]:
+    """Cut a piece: a masked product computes what it hides, the less the shorter its blocks."""
+    end = offset + length
+    seen = window is None or window >= end
+    if sdpa and seen and not offset:
+        return [Block((0, length), (0, length), None)]
+    number = -(-length // BLOCK[like.device.type == "cpu"])
+    cuts = [length * k // number for k in range(number + 1)]
+    found = []
+    for start, stop in itertools.pairwise(cuts):
+        keys = (0 if seen else max(0, offset + start - window + 1), offset + stop)
+        query = torch.arange(offset + start, offset + stop, device=like.device)[:, None]
+        distance = query - torch.arange(*keys, device=like.device)
         hidden = distance < 0 if seen else (distance < 0) | (distance >= window)
         # Additive, never boolean: eager attention would add a boolean mask as ones
-        return like.new_zeros(hidden.shape).masked_fill_(hidden, torch.finfo(like.dtype).min)[None, None]
+        mask = like.new_zeros(hidden.shape).masked_fill_(hidden, torch.finfo(like.dtype).min)[None, None]
+        found.append(Block((start, stop), keys, mask))
+    return found
 
 
 _active: ContextVar[Layout | None] = ContextVar("alignlab_layout", default=None)
@@ -240,16 +259,20 @@ def rectangles(
     else:
         raise NotShared(f"its attention runs {name}")
     kwargs.pop("is_causal", None)
-    masks = layout.masks_of(_window(module), name == "sdpa", query)
+    blocks = layout.blocks_of(_window(module), name == "sdpa", query)
     # One split is one node of the graph; a slice per piece would write the whole row's gradient for each
     parts = zip(*(tensor.split(layout.sizes, 2) for tensor in (query, key, value)))
-    prompt_key = prompt_value = query
-    outputs = []
-    for (offset, _), mask, (q, k, v) in zip(layout.pieces, masks, parts):
+    outputs: list[Tensor] = []
+    square: tuple[Tensor, ...] = ()
+    prompt: tuple[Tensor, ...] = ()
+    for (offset, _), todo, (q, *kv) in zip(layout.pieces, blocks, parts):
         if offset:
-            k, v = torch.cat([prompt_key, k], 2), torch.cat([prompt_value, v], 2)
+            prompt = prompt or tuple(tensor[:, :, :offset] for tensor in square)
+            kv = [torch.cat(pair, 2) for pair in zip(prompt, kv)]
         else:
-            prompt_key, prompt_value = k, v
-        causal = {"is_causal": mask is None} if name == "sdpa" else {}
-        outputs.append(inner(module, q, k, v, mask, **kwargs, **causal)[0])
+            square, prompt = tuple(kv), ()
+        for part, block in zip(q.split([stop - start for (start, stop), *_ in todo], 2), todo):
+            k, v = (tensor[:, :, slice(*block.keys)] for tensor in kv)
+            causal = {"is_causal": block.mask is None} if name == "sdpa" else {}
+            outputs.append(inner(module, part, k, v, block.mask, **kwargs, **causal)[0])
     return torch.cat(outputs, 1), None

@@ -21,7 +21,7 @@ class Span:
     prompt: int
     """tokens of the prompt, >= 1"""
     completions: tuple[int, ...]
-    """tokens read of each distinct completion, each >= 1; none where only the prompt is read"""
+    """tokens read of each distinct completion, each >= 1, long ones first; none where only the prompt is read"""
 
     @property
     def size(self) -> int:
@@ -127,7 +127,8 @@ def _part(
         if longest[: len(read)] != read:
             longest = read
         continued[read] = longest
-    kept = list(dict.fromkeys(continued[reads[n]] for n in members if continued[reads[n]]))
+    # The longest first: attention reads it on with the prompt, without a mask
+    kept = sorted(dict.fromkeys(continued[reads[n]] for n in members if continued[reads[n]]), key=len, reverse=True)
     places = {read: k for k, read in enumerate(kept)}
     scored = tuple((places.get(continued[reads[n]], -1), n, t) for n in members for t in columns[n])
     return _Part(prompt, tuple(kept), scored)

@@ -71,7 +71,7 @@ class TrainConfig:
     max_length: int = 1024
     """longest prompt and completion together, in tokens"""
     ref_cache: str = "auto"
-    """folder of the reference's log-probabilities, which later runs look up; auto: the user's cache folder; none: off"""
+    """folder of reference log-probabilities that later runs look up; auto: in the user's cache folder; none: off"""
 
     def __post_init__(self) -> None:
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "max_length"):
