@@ -57,6 +57,9 @@ def shapes(groups: int) -> dict[str, list[tuple[int, tuple[int, ...]]]]:
     """Name -> lengths of each group."""
     known = {"rag (2048 + 2 x 128)": [(2048, (128, 128))] * max(1, groups // 8)}
     known["four (120 + 4 x 290)"] = [(120, (290,) * 4)] * max(1, groups // 4)
+    if not (DATA / "hh_rlhf").is_dir():
+        print(f"hh_rlhf: left out, no folder {DATA / 'hh_rlhf'} (ALIGNLAB_DATA says where published data lie)")
+        return known
     return {"hh_rlhf": hh_rlhf(groups, 1024), **known}
 
 
