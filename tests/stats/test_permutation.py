@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from alignlab.stats.permutation import sign_flip
+from alignlab.stats.permutation import sign_flip, within_blocks
 
 
 def test_exact_small_cases():
@@ -55,3 +55,30 @@ def test_level_under_the_null():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_within_blocks_sees_conditions_through_items():
+    draw = np.random.default_rng(5)
+    items = draw.normal(scale=10, size=(30, 1))
+    moved = items + draw.normal(size=(30, 4)) + np.array([0, 0, 0, 1.5])
+    assert within_blocks(moved, draws=499) < 0.01
+    assert within_blocks(items + draw.normal(size=(30, 4)), draws=499) > 0.02
+    assert within_blocks(np.repeat(items, 4, axis=1), draws=99) == 1.0
+
+
+def test_within_blocks_of_two_conditions_is_the_sign_flip():
+    left, right = np.random.default_rng(6).normal(0.5, 1, size=(2, 12))
+    exact = sign_flip(left, right, draws=2**12)
+    assert within_blocks(np.stack([left, right], axis=1), draws=6000) == pytest.approx(exact, abs=0.02)
+
+
+def test_within_blocks_keeps_its_level():
+    draw = np.random.default_rng(7)
+    rejected = [within_blocks(draw.integers(2, size=(15, 3)), draws=99, seed=i) <= 0.05 for i in range(300)]
+    assert 0.01 <= np.mean(rejected) <= 0.085
+
+
+@pytest.mark.parametrize("values", [[[1.0]], [], [[1.0, float("nan")]]])
+def test_within_blocks_names_bad_input(values):
+    with pytest.raises(ValueError, match="within_blocks: expected"):
+        within_blocks(values)

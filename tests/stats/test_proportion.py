@@ -1,9 +1,10 @@
 import math
 
+import numpy as np
 import pytest
 from scipy.stats import binom
 
-from alignlab.stats.proportion import clopper_pearson, share, wilson
+from alignlab.stats.proportion import clopper_pearson, difference, share, wilson
 
 
 def test_known_numbers():
@@ -39,3 +40,21 @@ def test_share():
 def test_bad_input_is_named(successes, n, level):
     with pytest.raises(ValueError, match="need 0 <= successes <= n"):
         wilson(successes, n, level)
+
+
+def test_newcombes_difference():
+    got = difference((80, 117), (2, 92))
+    assert (got.value, got.low, got.high) == pytest.approx((0.662022, 0.557909, 0.740884), abs=1e-6)
+    assert got.n == 209
+    assert wilson(80, 117) == pytest.approx((0.594805, 0.761033), abs=1e-6)
+    assert wilson(2, 92) == pytest.approx((0.005982, 0.075835), abs=1e-6)
+    back = difference((2, 92), (80, 117))
+    assert (back.low, back.high) == pytest.approx((-got.high, -got.low))
+    assert math.isnan(difference((0, 0), (1, 2)).value)
+
+
+def test_newcombes_difference_covers():
+    draw = np.random.default_rng(0)
+    pairs = zip(draw.binomial(40, 0.9, size=1000).tolist(), draw.binomial(30, 0.6, size=1000).tolist())
+    got = [difference((a, 40), (b, 30)) for a, b in pairs]
+    assert 0.93 <= np.mean([m.low <= 0.3 <= m.high for m in got]) <= 0.98

@@ -1,4 +1,4 @@
-"""Paired sign-flip test: had the two systems been exchangeable, each difference could as well have the other sign."""
+"""Paired permutation tests: had the conditions been exchangeable, an item's values could be in any order."""
 
 from collections.abc import Hashable, Sequence
 from typing import Literal
@@ -57,3 +57,33 @@ def sign_flip(
 def _against(gap: float, alternative: str) -> bool:
     """Whether both signs are at least as extreme as the one difference there is."""
     return gap <= 0 if alternative == "greater" else gap >= 0
+
+
+def within_blocks(
+    values: Sequence[Sequence[float]] | NDArray[np.floating], *, draws: int = 1999, seed: int = 0
+) -> float:
+    """Return the p-value that the conditions do not matter, their values exchangeable within each item.
+
+    The statistic is the spread of the condition means (sum of squares around their mean); the observed order counts
+    as one draw, so the p-value is never 0.
+
+    Args:
+        values: [items, conditions], the same items under every condition.
+        draws: random permutations.
+        seed: of the permutations.
+
+    Raises:
+        ValueError: fewer than 2 conditions, no item, or NaN.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] < 2 or not table.size or np.isnan(table).any():
+        raise ValueError(f"within_blocks: expected [items, conditions >= 2] without NaN, got shape {table.shape}")
+    generator = np.random.default_rng(seed)
+    observed, reached = _spread(table), 1
+    for _ in range(draws):
+        reached += _spread(generator.permuted(table, axis=1)) >= observed - 1e-12
+    return reached / (draws + 1)
+
+
+def _spread(table: NDArray[np.float64]) -> float:
+    return float(np.var(table.mean(axis=0)))

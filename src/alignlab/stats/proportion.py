@@ -1,4 +1,7 @@
-"""Intervals of a share of independent items: Wilson's for reports, Clopper and Pearson's where coverage must hold."""
+"""Intervals of a share of independent items, and of the difference of two.
+
+Wilson's is for reports, Clopper and Pearson's where coverage must hold, Newcombe's (1998, method 10) for differences.
+"""
 
 import math
 from collections.abc import Iterable
@@ -39,3 +42,27 @@ def share(
         return Metric(value=math.nan, n=0)
     low, high = (wilson if method == "wilson" else clopper_pearson)(sum(values), len(values), level)
     return Metric(value=sum(values) / len(values), n=len(values), low=low, high=high)
+
+
+def difference(first: tuple[int, int], second: tuple[int, int], *, level: float = 0.95) -> Metric:
+    """Return share(first) - share(second) of two independent samples with Newcombe's interval from Wilson's parts.
+
+    Args:
+        first: (successes, n).
+        second: (successes, n).
+        level: in (0, 1).
+
+    Returns:
+        The difference; `n` counts both samples. NaN where one of them is empty.
+    """
+    total = first[1] + second[1]
+    if not (first[1] and second[1]):
+        return Metric(value=math.nan, n=total)
+    p, q = first[0] / first[1], second[0] / second[1]
+    (p_low, p_high), (q_low, q_high) = wilson(*first, level), wilson(*second, level)
+    return Metric(
+        value=p - q,
+        n=total,
+        low=p - q - math.hypot(p - p_low, q_high - q),
+        high=p - q + math.hypot(p_high - p, q - q_low),
+    )

@@ -1,0 +1,70 @@
+"""Tests of counts: Fisher's, chi-square with Cramer's V, McNemar's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+from numpy.typing import NDArray
+
+Counts = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Association:
+    """Whether rows and columns of a table of counts go together."""
+
+    statistic: float
+    """chi-square, or the odds ratio of a 2 x 2 table"""
+    p: float
+    """two-sided"""
+    dof: int = 1
+    cramers_v: float = 0.0
+    """0 for independence, 1 where one tells the other"""
+
+
+def _table(counts: Counts, name: str) -> NDArray[np.int64]:
+    table = np.asarray(counts)
+    if table.ndim != 2 or min(table.shape) < 2 or (table < 0).any() or not np.issubdtype(table.dtype, np.integer):
+        raise ValueError(f"{name}: expected a table of counts with at least 2 rows and columns, got {counts!r}")
+    return table.astype(np.int64)
+
+
+def fisher(counts: Counts) -> Association:
+    """Return Fisher's exact test of a 2 x 2 table; `statistic` is the odds ratio ad / bc, infinite where bc = 0."""
+    table = _table(counts, "fisher")
+    if table.shape != (2, 2):
+        raise ValueError(f"fisher: expected a 2 x 2 table, got {table.shape[0]} x {table.shape[1]}; use chi_square")
+    odds, p = scipy.stats.fisher_exact(table)
+    (a, b), (c, d) = table
+    scale = float(np.sqrt(float(a + b) * float(c + d) * float(a + c) * float(b + d)))
+    phi = abs(float(a * d - b * c)) / scale if scale else 0.0
+    return Association(statistic=float(odds), p=float(p), cramers_v=phi)
+
+
+def chi_square(counts: Counts) -> Association:
+    """Return Pearson's chi-square test without continuity correction; rows and columns of zeros do not count.
+
+    A table that is left with one row or column says nothing: p = 1.
+    """
+    table = _table(counts, "chi_square")
+    table = table[table.sum(1) > 0][:, table.sum(0) > 0]
+    if min(table.shape) < 2:
+        return Association(statistic=0.0, p=1.0, dof=0)
+    found = scipy.stats.chi2_contingency(table, correction=False)
+    v = float(np.sqrt(found.statistic / (table.sum() * (min(table.shape) - 1))))
+    return Association(statistic=float(found.statistic), p=float(found.pvalue), dof=int(found.dof), cramers_v=v)
+
+
+def mcnemar(first_only: int, second_only: int) -> float:
+    """Return the exact two-sided p-value that two systems succeed alike on the same items.
+
+    Args:
+        first_only: items where only the first one succeeds.
+        second_only: items where only the second one does.
+    """
+    if first_only < 0 or second_only < 0:
+        raise ValueError(f"mcnemar: counts must not be negative, got {first_only} and {second_only}")
+    if first_only + second_only == 0:
+        return 1.0
+    return float(scipy.stats.binomtest(first_only, first_only + second_only).pvalue)
