@@ -132,6 +132,8 @@ def test_a_switch_that_may_be_a_path_from_a_file(tmp_path, text, value):
         ("- 1\n", "expected lines `flag: value`, got list"),
         ("beta: [1\n", "not YAML"),
         ("cutoff_len: 5\n", "max_length"),
+        ("config: other.yaml\n", "c.yaml: config: a file of flags cannot name another"),
+        ("dataset: {a: b}\n", "c.yaml: dataset: expected text or null, got a mapping"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, text, message):
@@ -139,6 +141,20 @@ def test_a_bad_file_is_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         parse("--config", str(path))
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"seed: \xff\xfe")
+    with pytest.raises(ValueError, match="c.yaml: not UTF-8 text: invalid start byte at byte 6"):
+        parse("--config", str(tmp_path / "c.yaml"))
+
+
+def test_a_date_in_a_file_is_text(tmp_path):
+    """YAML reads 2024-01-01 as a date; as a folder's name it is the words that were written."""
+    (tmp_path / "c.yaml").write_text("output_dir: 2024-01-01\nnames: [2024-01-02]\n")
+    values = parse("--config", str(tmp_path / "c.yaml"))
+    assert values["output_dir"] == "2024-01-01"
+    assert values["names"] == ("2024-01-02",)
 
 
 def test_required_flags_are_asked_for():

@@ -7,6 +7,7 @@ jsonargparse then turns text into the fields' types.
 
 import collections.abc
 import dataclasses
+import datetime
 import difflib
 import json
 import re
@@ -246,6 +247,8 @@ def _from_yaml(prog: str, path: Path, flags: Mapping[str, Flag]) -> dict[str, st
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -256,9 +259,18 @@ def _from_yaml(prog: str, path: Path, flags: Mapping[str, Flag]) -> dict[str, st
             name = resolve(prog, str(key), flags, str(value))
         except ValueError as error:
             raise ValueError(f"{path}: {error}".replace("--", "")) from None
+        if name == "config":
+            raise ValueError(f"{path}: config: a file of flags cannot name another; give --config on the command line")
+        if isinstance(value, dict):
+            raise ValueError(f"{path}: {name}: expected {wanted(flags[name].kind)}, got a mapping")
+        value = str(value) if isinstance(value, datetime.date) else value
         plain = isinstance(value, str) and not (is_list(flags[name].kind) and not value.startswith("["))
         texts[name] = (
-            value if plain else _list_text([value], flags[name].kind) if isinstance(value, str) else json.dumps(value)
+            value
+            if plain
+            else _list_text([value], flags[name].kind)
+            if isinstance(value, str)
+            else json.dumps(value, default=str)
         )
     return texts
 
