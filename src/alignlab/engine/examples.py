@@ -76,12 +76,10 @@ def collate(examples: Sequence[Example], pad_id: int | None) -> Groups:
     scores = {name: torch.tensor(_on_all(name, [e.scores.get(name, ()) for e in examples])) for name in sorted(names)}
     contexts = {}
     for name in sorted({name for e in examples for name in e.contexts}):
-        contexts[name] = _padded(
-            [e.contexts.get(name, []) if i == 0 else [] for e, some in zip(examples, asked) for i in range(len(some))],
-            pad,
-        )
+        known = [[e.contexts.get(name, []), *([] for _ in e.own_prompts)] for e in examples]
+        contexts[name] = _padded([ids for some in known for ids in some], pad)
     return Groups(
-        prompt_ids=prompts, prompt_mask=prompt_mask, ids=ids, mask=mask, group=torch.tensor(group), contexts=contexts,
+        prompt_ids=prompts, prompt_mask=prompt_mask, ids=ids, mask=mask, group=group, contexts=contexts,
         origin=tuple(o for e in examples for o in (e.origins or ("dataset",) * len(e.completions))),
         label=torch.tensor(labels) if labels else None, scores=scores, pairs=_pairs(examples),
     )  # fmt: skip

@@ -64,7 +64,8 @@ def moved(value: Any, device: torch.device) -> Any:
 def with_zero_views(groups: Groups) -> Groups:
     """Return the batch as a loss sees it where only denominators are wanted."""
     zeros = torch.zeros(groups.mask.shape, device=groups.mask.device)
-    return dataclasses.replace(groups, views={name: View(logp=zeros) for name in KNOWN_VIEWS})
+    names = (*KNOWN_VIEWS, *(f"policy/{name}" for name in groups.contexts))
+    return dataclasses.replace(groups, views={name: View(logp=zeros) for name in names})
 
 
 def views_read(loss: Callable[[Groups], Any], groups: Groups) -> set[str]:
@@ -79,7 +80,7 @@ def views_read(loss: Callable[[Groups], Any], groups: Groups) -> set[str]:
         def __getitem__(self, name: str) -> View:
             read.add(name)
             if name not in self:
-                raise ValueError(f"the loss reads view {name!r}; this loop makes {', '.join(KNOWN_VIEWS)}")
+                raise ValueError(f"the loss reads view {name!r}; this loop makes {', '.join(self)}")
             return super().__getitem__(name)
 
     probe = with_zero_views(groups)
@@ -89,11 +90,11 @@ def views_read(loss: Callable[[Groups], Any], groups: Groups) -> set[str]:
 
 def size(example: Example) -> int:
     """Return the tokens a model reads for an example: the prompt once per completion, and the completions."""
-    return sum(len(example.prompt_ids) + len(ids) for ids in example.completions)
+    return sum(len(example.prompt_of(k)) + len(ids) for k, ids in enumerate(example.completions))
 
 
 def _longest(example: Example) -> int:
-    return len(example.prompt_ids) + max(map(len, example.completions), default=0)
+    return max((len(example.prompt_of(k)) + len(ids) for k, ids in enumerate(example.completions)), default=0)
 
 
 def micro_batches(
@@ -217,6 +218,7 @@ def fingerprint(examples: Sequence[Example]) -> str:
             sorted(example.scores.items()),
             sorted(example.contexts),
             example.origins,
+            sorted(example.own_prompts.items()),
         )
         whole.update(repr(rest).encode())
     return whole.hexdigest()[:16]

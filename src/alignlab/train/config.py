@@ -3,10 +3,11 @@
 Nothing here loads torch, so that `alignlab train METHOD -h` stays quick.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -130,3 +131,8 @@ def learning_rate(cfg: TrainConfig, step: int, total: int) -> float:
     done = (step - warmup) / max(1, total - warmup)
     factors = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}
     return cfg.learning_rate * factors[cfg.lr_scheduler_type]
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return the settings of a dataclass by name; nothing of anything else."""
+    return dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else {}

@@ -4,7 +4,6 @@ Read `Run.train`, then downwards.
 """
 
 import contextlib
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,9 +18,10 @@ from torch import Tensor, nn
 from alignlab.engine.encode import Example
 from alignlab.engine.load import LanguageModel
 from alignlab.train import batches, checkpoint
-from alignlab.train.config import FREE, TrainConfig, items_of_step, learning_rate, steps_per_epoch, total_steps
+from alignlab.train.config import FREE, TrainConfig, items_of_step, learning_rate, plain, steps_per_epoch, total_steps
 from alignlab.train.log import Log, Meter, check_tracker
 from alignlab.train.mismatched import extended
+from alignlab.train.prompts import scored
 from alignlab.train.step import Loss, Settle, Stepper
 
 __all__ = ["Interrupted", "TrainConfig", "train"]
@@ -62,8 +62,8 @@ def train(
             zero denominator are absent). They carry no gradient.
         settle: what becomes of the statistics, where that is more than these ratios: `step.Settle`. What it returns is
             handed to the loss and, at the next step, to itself; it is part of a checkpoint.
-        needs: inputs beyond the row's own, as a card lists them. `mismatched`: `stats` looks at the prompts of the step
-            with the completions of its other rows, not at the rows themselves.
+        needs: inputs beyond the rows' own, as on a card. `mismatched`: `stats` looks at the step's prompts with other
+            rows' completions. `policy/NAME`: a view of the policy under context NAME. `prompt`: prompts are scored too.
         reference: model behind the view `ref`; None: `model` as it is when this is called, a fresh adapter being
             no change. Either way it is scored once, before the first step.
         eval_examples: rows to evaluate on.
@@ -84,6 +84,8 @@ def train(
     if not examples:
         raise ValueError("no examples to train on; the data set is empty, or all its rows were left out")
     check_tracker(cfg.report_to)
+    if "prompt" in needs:
+        examples, eval_examples = ([scored(e) for e in part] for part in (examples, eval_examples))
     run = Run(
         model, examples, loss, cfg, Path(output_dir), objective_config, stats, eval_examples, settle=settle, needs=needs
     )
@@ -121,8 +123,8 @@ class Run:
         self.total, self.step = total_steps(cfg, len(examples), self.batch), 0
         self.done = {"loss": 0.0, "tokens": 0, "seconds": 0.0, "omitted_terms": 0}
         self.meter, self.metrics = Meter(), {}
-        objective = {f"objective.{name}": value for name, value in _plain(objective_config).items()}
-        settings = {name: value for name, value in _plain(cfg).items() if name not in FREE}
+        objective = {f"objective.{name}": value for name, value in plain(objective_config).items()}
+        settings = {name: value for name, value in plain(cfg).items() if name not in FREE}
         self.settings = {
             "model": model.identity, "data": batches.fingerprint(examples), "rows per step": self.batch,
             "objective": f"{loss.__module__}.{getattr(loss, '__qualname__', '')}", **objective, **settings,
@@ -133,7 +135,8 @@ class Run:
         self.optimizer = self._prepare()
         self.stepper = Stepper(
             model, self.accelerator, loss, stats, objective_config,
-            per_device=cfg.per_device_train_batch_size, bf16=cfg.bf16, settle=settle, ref_cache=cfg.ref_cache,
+            per_device=cfg.per_device_train_batch_size, bf16=cfg.bf16, settle=settle, needs=needs,
+            ref_cache=cfg.ref_cache,
         )  # fmt: skip
 
     def _items(self, step: int) -> tuple[int, ...]:
@@ -160,7 +163,7 @@ class Run:
         """Run all steps that are not done yet."""
         folder, state = self._start()
         self.log = Log(
-            self.folder, self.accelerator, after=state["step"] if state else 0, config=_plain(self.cfg) | self.settings,
+            self.folder, self.accelerator, after=state["step"] if state else 0, config=plain(self.cfg) | self.settings,
             tracked=self.cfg.report_to != "none",
         )  # fmt: skip
         # before a checkpoint's weights are put in place: the reference is the model as it came
@@ -249,10 +252,10 @@ class Run:
         """Score the reference on every row that the run will visit, if the loss or its statistics look at it."""
         if not self.stepper.needs_reference(self.data.examples[0]):
             return {}, {}
-        visited = {i for step in range(self.total) for i in self._items(step)}
-        lent = range(self.rows, len(self.data.examples))
-        held_out, found = range(len(self.held_out.examples)), []
-        for examples, wanted in ((self.data.examples, [*sorted(visited), *lent]), (self.held_out.examples, held_out)):
+        visited = sorted({i for step in range(self.total) for i in self._items(step)})
+        visited += range(self.rows, len(self.data.examples))
+        held_out, found = list(range(len(self.held_out.examples))), []
+        for examples, wanted in ((self.data.examples, visited), (self.held_out.examples, held_out)):
             move = self.log.bar("reference", -(-len(wanted) // batches.REFERENCE_BATCH))
             found.append(self.stepper.references(reference, examples, wanted, move) if wanted else {})
         return found[0], found[1]
@@ -313,7 +316,3 @@ class Run:
         if self.log is not None:
             self.log.close()
         self.model.module.eval()
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    return dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else {}

@@ -8,7 +8,7 @@ the way.
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from alignlab.core.reduce import share, totals
 from alignlab.core.types import Groups, Term, View
 from alignlab.engine.encode import Example
 from alignlab.engine.load import LanguageModel
-from alignlab.train import batches
+from alignlab.train import batches, contexts
 from alignlab.train.log import Sums, ratios, with_logs
 from alignlab.train.mismatched import Rows
 
@@ -36,13 +36,15 @@ class Stepper:
 
     def __init__(
         self, model: LanguageModel, accelerator: Accelerator, loss: Loss, stats: Loss | None, objective_config: Any,
-        *, per_device: int, bf16: bool, settle: Settle | None = None, ref_cache: str = "none",
+        *, per_device: int, bf16: bool, settle: Settle | None = None, needs: Collection[str] = (),
+        ref_cache: str = "none",
     ) -> None:  # fmt: skip
         self._accelerator, self._loss, self._stats, self._objective = accelerator, loss, stats, objective_config
         self._per_device, self._bf16, self._settle, self._ref_cache = per_device, bf16, settle, ref_cache
         self.carried: dict[str, float] = {}
         """what `settle` returned for the last step"""
         self._pad = model.tokenizer.pad_token_id
+        self._contexts = sorted(name.removeprefix("policy/") for name in needs if name.startswith("policy/"))
         self.ranks = accelerator.num_processes
         self._bare = batches.Scorer(model, bf16)
         self.scorer: nn.Module = accelerator.prepare(self._bare) if self.ranks > 1 else self._bare
@@ -94,7 +96,7 @@ class Stepper:
 
     @torch.no_grad()
     def evaluate(self, rows: Rows, reference: batches.Values) -> dict[str, float]:
-        """Return loss and logs over all rows, as if they were one step; statistics that are carried along are frozen."""
+        """Return loss and logs over all rows, as if they were one step; statistics carried along are frozen."""
         parts, mismatched = self.all_parts(range(rows.rows), rows, reference)
         # what was learnt of the training data is not unlearnt on held-out rows
         values = self.carried or self._statistics(parts if mismatched is None else mismatched)
@@ -147,7 +149,10 @@ class Stepper:
 
     def _scored(self, part: Groups, scorer: nn.Module) -> Groups:
         batch = batches.moved(part, self._accelerator.device)
-        return dataclasses.replace(batch, views={**batch.views, "policy": View(logp=scorer(batch))})
+        asked, picked = contexts.widened(batch, self._contexts) if self._contexts else (batch, [])
+        logp = contexts.split(scorer(asked), batch, picked)
+        names = ("policy", *(f"policy/{name}" for name in self._contexts))
+        return dataclasses.replace(batch, views={**batch.views, **{n: View(logp=x) for n, x in zip(names, logp)}})
 
     def _terms(self, batch: Groups, counts: bool, values: Mapping[str, float] | None) -> tuple[Term, ...]:
         terms = self._loss(batch, self._objective, *(() if values is None else (values,)))
