@@ -36,7 +36,9 @@ def base_digest(module: nn.Module, tokenizer: Any) -> str:
     """Digest of the model under a LoRA adapter, as it was before the adapter came on."""
     inner = module.get_base_model()
     weights = {
-        key.replace(".base_layer.", "."): value for key, value in inner.state_dict().items() if ".lora_" not in key
+        key.replace(".base_layer.", ".").replace(".original_module.", "."): value
+        for key, value in inner.state_dict().items()
+        if ".lora_" not in key and ".modules_to_save." not in key
     }
     return _digest(weights, {}, inner.config, tokenizer)
 

@@ -1,9 +1,8 @@
 """Load, name and save language models: hub id, folder, `tiny:`, with or without a LoRA adapter."""
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,9 +15,11 @@ from torch import Tensor, nn
 
 from alignlab.core import files
 from alignlab.core.types import Groups, Prompt, Sample, View
+from alignlab.engine import heads
 from alignlab.engine.encode import Example, collate
 from alignlab.engine.identity import base_digest, digest
 from alignlab.engine.layouts import attention_projections, stores_inputs_first
+from alignlab.engine.quiet import quiet
 from alignlab.engine.sample import sample
 from alignlab.engine.score import context_length, score
 
@@ -94,8 +95,9 @@ def load(
     adapter: str | os.PathLike[str] | None = None,
     trust_remote_code: bool = False,
     lora: Lora | None = None,
+    head: heads.Head = "tokens",
 ) -> LanguageModel:
-    """Load a causal language model, its tokenizer and its adapter, if any. Weights come from safetensors only.
+    """Load a language or reward model, its tokenizer and its adapter, if any. Weights come from safetensors only.
 
     Args:
         spec: hub id, local folder (of a whole model or of an adapter that `save` wrote), `tiny:` or `tiny:+ADDON`.
@@ -104,7 +106,9 @@ def load(
         revision: branch, tag or commit on the hub.
         adapter: hub id or folder of a peft adapter to put on.
         trust_remote_code: run Python files that come with the model. Off unless the user asks.
-        lora: put a fresh adapter on; only it is trained.
+        lora: put a fresh adapter on; only it is trained, with the head of a reward model.
+        head: "tokens" for a language model; "trained" for a reward model; "fresh" to give a language model a reward
+            head, the same one each time (a reward model keeps its own). See `engine.heads`.
 
     Returns:
         The model in evaluation mode.
@@ -123,7 +127,8 @@ def load(
     elif spec.startswith("tiny:+"):
         base, adapter = "tiny:", folder
     source = base or spec
-    module, tokenizer = _pretrained(source, _place(source)[1], dtype, device, revision, trust_remote_code)
+    module, tokenizer = _pretrained(source, _place(source)[1], dtype, device, revision, trust_remote_code,
+                                    "fresh" if adapter is not None and head == "trained" else head)  # fmt: skip
     model = LanguageModel(module=module, tokenizer=tokenizer, name=name, source=source)
     if adapter is not None:
         _put_on(model, os.fspath(adapter))
@@ -169,30 +174,17 @@ def _base_of(folder: Path, spec: str) -> str:
     return str(base)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bars for shards of weights off the terminal; downloads keep theirs."""
-    from transformers.utils import logging
+def _pretrained(spec, where, dtype, device, revision, trust_remote_code, head) -> tuple[nn.Module, Any]:
+    from transformers import AutoTokenizer
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _pretrained(spec, where, dtype, device, revision, trust_remote_code) -> tuple[nn.Module, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    kind, labels = heads.auto_model(head)
     chosen = _device(device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=trust_remote_code)
-        with _quiet():
-            module, info = AutoModelForCausalLM.from_pretrained(
+        with quiet():
+            module, info = kind.from_pretrained(
                 where, revision=revision, trust_remote_code=trust_remote_code, dtype=_dtype(dtype),
-                use_safetensors=True, output_loading_info=True,
+                use_safetensors=True, output_loading_info=True, **labels,
                 **({} if chosen.type == "cpu" else {"device_map": {"": chosen}}),
             )  # fmt: skip
     except (OSError, ValueError, ImportError, SafetensorError) as error:
@@ -203,18 +195,18 @@ def _pretrained(spec, where, dtype, device, revision, trust_remote_code) -> tupl
             + (" (offline: HF_HUB_OFFLINE is set)" if _offline() else "")
         )  # fmt: skip
         raise LoadError(f"cannot load {spec!r}: tried {tried}. {str(error).strip().splitlines()[0]}") from error
-    _check_complete(spec, info)
+    made = heads.made_up(head, info["missing_keys"])
+    _check_complete(spec, {**info, "missing_keys": set(info["missing_keys"]) - made}, heads.NAMES[head])
+    heads.settle(module, tokenizer, head, bool(made))
     return module, tokenizer
 
 
-def _check_complete(spec: str, info: dict[str, Any]) -> None:
+def _check_complete(spec: str, info: dict[str, Any], what: str) -> None:
     """Weights that transformers had to make up are an error: a random head answers, but means nothing."""
     for kind in ("missing_keys", "mismatched_keys"):
         if info.get(kind):
             some = ", ".join(sorted(str(k) for k in info[kind])[:3])
-            raise LoadError(
-                f"{spec!r} is not a whole causal language model: {len(info[kind])} weights {kind[:-5]} ({some}, ...)"
-            )
+            raise LoadError(f"{spec!r} is not a whole {what}: {len(info[kind])} weights {kind[:-5]} ({some}, ...)")
 
 
 def _offline() -> bool:
@@ -225,10 +217,24 @@ def _offline() -> bool:
 
 def _device(device: str) -> torch.device:
     if device != "auto":
-        return torch.device(device)
+        return _named_device(device)
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _named_device(device: str) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:  # an unknown word, a torch built without it, no such card
+        why = str(error).strip().splitlines()[0]
+        raise LoadError(
+            f"device {device!r} cannot be used here: {why}. Expected auto, cpu, cuda, cuda:1 or mps"
+        ) from None
+    if found.type == "meta":
+        raise LoadError("device 'meta' holds no numbers; expected auto, cpu, cuda, cuda:1 or mps")
+    return found
 
 
 def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
@@ -270,7 +276,8 @@ def _put_fresh(model: LanguageModel, lora: Lora) -> None:
         raise LoadError("this model has an adapter already; merge it, or train that one by leaving `lora` out")
     wanted = attention_projections(model.module) if lora.target_modules == "attention" else lora.target_modules
     config = LoraConfig(
-        task_type="CAUSAL_LM", r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
+        task_type="CAUSAL_LM" if heads.scalar_head(model.module) is None else "SEQ_CLS",
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
         target_modules=wanted if isinstance(wanted, str) else list(wanted),
         fan_in_fan_out=stores_inputs_first(model.module),
     )  # fmt: skip
@@ -286,7 +293,7 @@ def save(model: LanguageModel, folder: str | os.PathLike[str]) -> None:
     """
     from peft import PeftModel
 
-    with files.replacing_folder(folder) as beside, _quiet():
+    with files.replacing_folder(folder) as beside, quiet():
         model.module.save_pretrained(beside)
         model.tokenizer.save_pretrained(beside)
         if isinstance(model.module, PeftModel):

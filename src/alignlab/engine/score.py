@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from alignlab.core.types import Groups, View
 from alignlab.engine import attention
 from alignlab.engine.agreement import agreeing, sharing_of
+from alignlab.engine.heads import asked, pad_id_of, scalar_head, valued, values_at
 from alignlab.engine.logits import log_probs, logits_at, placed
 from alignlab.engine.plan import PlannedRow, plan
 
@@ -67,14 +68,15 @@ def score(
     batch_tokens: int | None = None,
     share: bool | None = None,
 ) -> View:
-    """Return the log-probabilities of the completions under a causal language model.
+    """Return the log-probabilities of the completions under a causal language model, or their values by a reward model.
 
     Tokens of `groups.ids` before a row's last scored token are read by the model, scored or not; what follows is
     padding. Without gradient (`torch.no_grad`), dropout is off and large inputs are cut into rows or batches; with
     gradient the module keeps its mode. Autocast is the caller's.
 
     Args:
-        module: a transformers causal LM, possibly under peft or DistributedDataParallel.
+        module: a transformers causal LM or reward model (`engine.heads`), possibly under peft or
+            DistributedDataParallel.
         groups: prompts and completions; moved to the module's device.
         at: token ids to report as well, at every position; the result has top_ids, top_logp and rest.
         context: score the completions under `groups.contexts[context]` instead of the prompt.
@@ -85,10 +87,11 @@ def score(
             sequence, None takes the plain path too.
 
     Returns:
-        A View on the module's device, nats, float32 (float64 for a float64 model), 0 where `groups.mask` is False.
+        A View on the module's device, nats, float32 (float64 for a float64 model), 0 where `groups.mask` is False. Of a
+        reward model: `value`, what it says of prompt and completion up to and including each scored token; logp is 0.
 
     Raises:
-        ValueError: a prompt without tokens, an unknown context, or a row longer than the model.
+        ValueError: a prompt without tokens, an unknown context, a row longer than the model, `at` of a reward model.
         NotShared: `share` is True and the model cannot.
     """
     module = unwrap(module)
@@ -96,6 +99,17 @@ def score(
     groups = replace(groups, mask=groups.mask.to(device))
     at = None if at is None else at.to(device)
     prompts = _prompts(groups, context)
+    if scalar_head(module) is None:
+        return _scored(module, groups, prompts, at, batch_tokens, share)
+    if at is not None:
+        raise ValueError("a reward model gives one number per token, no probabilities of others; leave `at` out")
+    wanted, place = asked(groups, pad_id_of(module))
+    return valued(_scored(module, wanted, prompts, None, batch_tokens, share).logp, place, groups.mask)
+
+
+def _scored(module, groups: Groups, prompts, at, batch_tokens: int | None, share: bool | None) -> View:
+    """Score by the path that fits; of a reward model, its numbers one token before each scored one stand for logp."""
+    device = groups.mask.device
 
     def plain(size: int | None = None) -> View:
         return _plain(module, groups, prompts, at, device, size or batch_tokens)
@@ -109,7 +123,7 @@ def score(
         raise attention.NotShared(reason)
     size = row_size_in_tokens(device) if batch_tokens is None else batch_tokens
     rows = _rows(groups, prompts, size)
-    _check_length(module, max((row.longest + 1 for row in rows), default=0))
+    _check_length(module, max((row.longest + (scalar_head(module) is None) for row in rows), default=0))
 
     def shared() -> View:
         return _shared(module, rows, groups.mask, at, device)
@@ -159,6 +173,9 @@ def _row_values(module, row: PlannedRow, at, device) -> tuple[Tensor, Tensor]:
     place, n, t = torch.tensor(row.scored, device=device).T
     with attention.sharing(module, row.spans):
         positions = torch.tensor([row.positions], device=device)
+        if scalar_head(module) is not None:
+            values = values_at(module, ids, torch.zeros_like(heads), heads, position_ids=positions)[place]
+            return values[:, None], torch.zeros_like(values)
         logits = logits_at(module, ids, torch.zeros_like(heads), heads, position_ids=positions)
     wanted = torch.tensor(row.targets, device=device)[:, None]
     if at is not None:
@@ -171,7 +188,8 @@ def _row_values(module, row: PlannedRow, at, device) -> tuple[Tensor, Tensor]:
 
 def _plain(module, groups: Groups, prompts, at, device, batch_tokens: int | None) -> View:
     ids, keep, prompt_lengths = _packed(groups, prompts, device)
-    _check_length(module, ids.shape[1])
+    # what a reward model would predict after the last token is not read
+    _check_length(module, ids.shape[1] - (scalar_head(module) is not None))
     if torch.is_grad_enabled():
         return _view(module, ids, groups.mask, prompt_lengths, at)
     with evaluating(module):
@@ -229,6 +247,9 @@ def _view(
     """Score one batch of packed rows."""
     row, column = mask.nonzero(as_tuple=True)
     position = prompt_lengths[row] + column
+    if scalar_head(module) is not None:
+        values = values_at(module, ids[:, :-1], row, position - 1)
+        return placed([(values[:, None], torch.zeros_like(values))], mask, None, (row, column))
     logits = logits_at(module, ids, row, position - 1)
     wanted = ids[row, position][:, None]
     if at is not None:
