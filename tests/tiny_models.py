@@ -1,5 +1,8 @@
 """Models of about 0.1M random parameters and a small byte-level BPE tokenizer with a chat template; no network."""
 
+import contextlib
+import functools
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.overrides import TorchFunctionMode
@@ -78,7 +81,7 @@ def make_module(architecture: str, vocabulary: int, *, positions: int = 256, see
         for name, parameter in module.named_parameters():
             if parameter.ndim > 1 and "wpe" not in name:
                 parameter.mul_(scale)
-    return module.eval()
+    return exact_in_float64(module).eval()
 
 
 def make_model(
@@ -101,3 +104,17 @@ class Float64(TorchFunctionMode):
         if double and kwargs.get("dtype") is torch.float32:
             kwargs = {**kwargs, "dtype": torch.float64}
         return function(*args, **kwargs)
+
+
+def exact_in_float64(module):
+    """Let a model compute in float64 throughout whenever its weights are float64: shared sums are rounded nowhere."""
+    kind = type(module)
+
+    @functools.wraps(kind.forward)
+    def forward(self, *args, **kwargs):
+        double = next(self.parameters()).dtype == torch.float64
+        with Float64() if double else contextlib.nullcontext():
+            return kind.forward(self, *args, **kwargs)
+
+    module.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+    return module

@@ -60,7 +60,7 @@ def make(name, dtype=torch.float32):
                 parameter.mul_(10)
             if "sinks" in key:
                 parameter.normal_()
-    return module.to(dtype).eval()
+    return tiny_models.exact_in_float64(module).to(dtype).eval()
 
 
 def some(seed=0, sizes=((6, (4, 9, 1)), (3, (5,)), (30, (7, 12)), (1, (1, 1, 2, 30)))):
@@ -87,12 +87,11 @@ def gradients(module, groups, share, **options):
 @pytest.mark.parametrize("name", [*NAMED, "mistral", "phi3", "qwen2"])  # the experts of gpt_oss know no float64
 def test_shared_equals_plain_in_float64(name):
     module, groups = make(name, torch.float64), collate(some(), 0)
-    with tiny_models.Float64():
-        plain, expected = gradients(module, groups, False)
-        for size in (1, 40, 10**6):
-            shared, found = gradients(module, groups, True, batch_tokens=size)
-            torch.testing.assert_close(shared, plain, atol=1e-11, rtol=0)
-            assert (found - expected).norm() <= 1e-9 * expected.norm()
+    plain, expected = gradients(module, groups, False)
+    for size in (1, 40, 10**6):
+        shared, found = gradients(module, groups, True, batch_tokens=size)
+        torch.testing.assert_close(shared, plain, atol=1e-11, rtol=0)
+        assert (found - expected).norm() <= 1e-9 * expected.norm()
     assert (plain[groups.mask] < 0).all()
     assert (shared[~groups.mask] == 0).all()
     assert expected.norm() > 0
@@ -133,15 +132,14 @@ def test_random_groups_cut_in_any_way(seed):
     draw = random.Random(seed)
     sizes = [(draw.randint(1, 25), [draw.randint(1, 12) for _ in range(draw.randint(1, 4))]) for _ in range(5)]
     examples, module = some(seed, sizes), make("gemma3", torch.float64)
-    with tiny_models.Float64():
-        whole, expected = gradients(module, collate(examples, 0), True)
-        total = 0.0
-        for example in examples:
-            module.zero_grad()
-            part = score(module, collate([example], 0), share=True, batch_tokens=draw.choice([1, 30, 1000])).logp
-            total += part.sum().item()
-        assert total == pytest.approx(whole.sum().item(), rel=1e-9)
-        plain, wanted = gradients(module, collate(examples, 7), False)
+    whole, expected = gradients(module, collate(examples, 0), True)
+    total = 0.0
+    for example in examples:
+        module.zero_grad()
+        part = score(module, collate([example], 0), share=True, batch_tokens=draw.choice([1, 30, 1000])).logp
+        total += part.sum().item()
+    assert total == pytest.approx(whole.sum().item(), rel=1e-9)
+    plain, wanted = gradients(module, collate(examples, 7), False)
     torch.testing.assert_close(whole, plain, atol=1e-11, rtol=0)
     assert (expected - wanted).norm() <= 1e-9 * wanted.norm()
 
@@ -332,10 +330,9 @@ def _pieces(prompt, read):
 @pytest.mark.parametrize("name", ["gemma2", "gemma3", "llama"])
 def test_blocks_of_any_size_agree(name, size, monkeypatch):
     module, groups = make(name, torch.float64), collate(some(), 0)
-    with tiny_models.Float64():
-        plain, expected = gradients(module, groups, False)
-        monkeypatch.setitem(attention.BLOCK, True, size)
-        found, gradient = gradients(module, groups, True)
+    plain, expected = gradients(module, groups, False)
+    monkeypatch.setitem(attention.BLOCK, True, size)
+    found, gradient = gradients(module, groups, True)
     torch.testing.assert_close(found, plain, atol=1e-11, rtol=0)
     assert (gradient - expected).norm() <= 1e-9 * expected.norm()
 

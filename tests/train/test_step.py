@@ -103,8 +103,7 @@ def check_by_hand(name, folder, broken=None):
     if "reference" in options:
         options["reference"].module.double()
     found = runs.gradients(runs.small(dtype=torch.float64), examples, broken or loss, config, folder, **options)
-    with runs.tiny_models.Float64():
-        total, expected = by_hand(runs.small(dtype=torch.float64), options.get("reference"), examples, config)
+    total, expected = by_hand(runs.small(dtype=torch.float64), options.get("reference"), examples, config)
     runs.assert_close(found, expected, 1e-9)
     assert found["record"]["loss"] == pytest.approx(total, rel=1e-9)
 

@@ -70,9 +70,7 @@ def gradients(model, examples, loss, objective, folder, *, size=12, per_device=4
         found.update({name: p.grad.detach().clone() for name, p in checkpoint.trained(model).items()})
         found["record"] = record
 
-    double = next(model.module.parameters()).dtype == torch.float64
-    with tiny_models.Float64() if double else contextlib.nullcontext():
-        loop.train(model, examples, loss, cfg, Path(folder), objective_config=objective, on_step=keep, **options)
+    loop.train(model, examples, loss, cfg, Path(folder), objective_config=objective, on_step=keep, **options)
     return found
 
 
