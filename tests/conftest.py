@@ -1,5 +1,6 @@
 """Shared fixtures. `tiny_models.py` beside this file can be imported by every test."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import settings
 # A busy machine is no failure: what a test proves does not depend on the clock.
 settings.register_profile("alignlab", deadline=None)
 settings.load_profile("alignlab")
+REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent))
 
 
@@ -32,3 +34,23 @@ def tiny_models():
 def tiny_model(tiny_models):
     """A fresh random Llama of 0.1M parameters with its tokenizer."""
     return tiny_models.make_model("llama")
+
+
+@pytest.fixture
+def published():
+    """Path of a published file under `$ALIGNLAB_DATA`, else `../shared/data` beside the checkout.
+
+    Without the file the test skips and says so; where CI=true it fails, since a skipped golden test proves nothing.
+    """
+
+    def path_of(name: str) -> Path:
+        folder = Path(os.environ.get("ALIGNLAB_DATA") or REPOSITORY.parent / "shared" / "data")
+        path = folder / name
+        if not path.is_file():
+            reason = f"published file {name} is not in {folder}; set ALIGNLAB_DATA to the folder that holds it"
+            if os.environ.get("CI", "").lower() == "true":
+                pytest.fail(reason)
+            pytest.skip(reason)
+        return path
+
+    return path_of
