@@ -54,6 +54,12 @@ def test_whole_models_come_back_with_their_identity(model, tmp_path):
     assert again.context_length == 256
 
 
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99", "cpu:x", "meta", ""])
+def test_a_device_that_is_not_there_is_named(folder, device):
+    with pytest.raises(LoadError, match=f"device '{device}'.*xpected auto, cpu, cuda"):
+        load(folder, device=device)
+
+
 def test_dtype_is_taken(folder):
     assert next(load(folder, dtype="bfloat16", device="cpu").module.parameters()).dtype == torch.bfloat16
     assert next(load(folder, device="cpu").module.parameters()).dtype == torch.float32
