@@ -89,6 +89,7 @@ def test_a_weak_teacher_is_right_as_often_as_its_noise_says(asked_about):
     for row in rows:
         q = row.facts["scores"]["weak"]
         assert sum(q) == pytest.approx(1)
+        assert row.facts["scores"]["gold"].index(1.0) == row.facts["right"]
         assert said(row.completions[row.facts["right"]]) == fact_of(row.prompt, asked_about).value
         good += q[row.facts["right"]] > 0.5
     assert near(good, 1 - feedback.NOISE)

@@ -112,9 +112,9 @@ def weak(seed: int) -> Iterator[Row]:
         right = options.index(fact.value)
         favoured = right if draw.random() >= NOISE else 1 - right
         sure = draw.uniform(0.55, 0.95)
-        believed = [sure if k == favoured else 1 - sure for k in (0, 1)]
+        believed, gold = [sure if k == favoured else 1 - sure for k in (0, 1)], [float(k == right) for k in (0, 1)]
         yield Row(
             prompt=asked, completions=tuple(map(grammar.ANSWER.format, options)),
-            facts={"gold": fact.value, "right": right, "scores": {"weak": believed}},
+            facts={"gold": fact.value, "right": right, "scores": {"weak": believed, "gold": gold}},
             meta={"id": f"weak-{number}", "source": "world"},
         )  # fmt: skip
