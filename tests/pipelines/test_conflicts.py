@@ -1,3 +1,4 @@
+import dataclasses
 import random
 import re
 import time
@@ -406,6 +407,15 @@ def test_make(draw):
     assert make(iter(()), roles, cfg) is not None
     with pytest.raises(ValueError, match="at least one item"):
         list(make(iter(()), roles, cfg))
+
+
+def test_rows_of_another_kind_are_named(draw):
+    rows = [draw(1)[0], Row(prompt="a", completion="b", facts={"scenario": "pca"}, meta={"id": "x7"})]
+    with pytest.raises(ValueError, match="row x7: not a conflict item: it lacks confidence, contexts, gold, k"):
+        list(make(iter(rows), {"teacher": TEACHER, "judge": JUDGE}, Config()))
+    nameless = dataclasses.replace(rows[0], meta={})
+    with pytest.raises(ValueError, match="row 1: not a conflict item: it lacks meta.id;"):
+        list(make(iter([nameless]), {"teacher": TEACHER, "judge": JUDGE}, Config()))
 
 
 def test_few_items_serve_for_search_and_training(draw):

@@ -80,6 +80,8 @@ class Config:
             raise ValueError(WHOLE)
 
 
+ITEM = frozenset({"scenario", "k", "ratio", "question", "contexts", "memory", "confidence", "gold", "target"})
+"""facts of a conflict item"""
 LETTERED = "Claims, remembered answer and final answer are options: write the letter or the whole text of one."
 STEPS = {
     "P0": "Answer from the passages at once.",
@@ -314,9 +316,17 @@ def preference_rows(
 
 
 def make(rows: Iterable[Row], endpoints: Mapping[str, Endpoint], cfg: Config) -> Iterator[Row]:
-    """Search on the first items of each cell, then write training rows from the others (all, if there are few)."""
+    """Search on the first items of each cell, then write training rows from the others (all, if there are few).
+
+    ValueError for a row that is no conflict item.
+    """
     cells: dict[Any, list[Row]] = defaultdict(list)
-    for row in rows:
+    for number, row in enumerate(rows, 1):
+        if lacking := sorted(ITEM - set(row.facts)) + ([] if "id" in row.meta else ["meta.id"]):
+            raise ValueError(
+                f"row {row.meta.get('id') or number}: not a conflict item: it lacks {', '.join(lacking)}; use "
+                "world:conflicts, or write rows with these facts"
+            )
         cells[cell_of(row)].append(row)
     search = [row for listed in cells.values() for row in listed[: cfg.search_per_cell]]
     rest = [row for listed in cells.values() for row in listed[cfg.search_per_cell :]] or search
