@@ -1,4 +1,4 @@
-"""Statistics that a method settles itself: over the whole step, carried on, kept in checkpoints, frozen in evaluation."""
+"""Statistics that a method settles itself: over the whole step, carried on, saved, and frozen in evaluation."""
 
 import dataclasses
 import random
