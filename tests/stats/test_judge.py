@@ -1,0 +1,131 @@
+import math
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from alignlab.stats import bootstrap, judge
+from alignlab.stats.resample import standard_error
+
+
+def test_order_bias_of_the_specification():
+    found = judge.orders(0.4, 0.8)
+    assert (found.first, found.second, found.mean) == pytest.approx((0.768525, 0.401312, 0.584919), abs=1e-6)
+    assert expit(0.4) == pytest.approx(0.598688, abs=1e-6)
+    assert (found.win, found.loss, found.adjusted) == pytest.approx((0.308418, 0.138581, 0.584919), abs=1e-6)
+    assert judge.unbiased([found.first], [found.second]) == pytest.approx([expit(0.4)])
+
+
+def test_without_bias_both_orders_agree():
+    found = judge.orders(0.7, 0.0)
+    assert found.first == found.second == found.mean
+    assert found.adjusted == pytest.approx(found.mean)
+
+
+def test_one_order_has_the_mean_of_two_and_more_spread():
+    draw = np.random.default_rng(0)
+    both, one = [], []
+    for _ in range(300):
+        gap = draw.normal(0.4, 0.6, 60)
+        side = draw.choice([-1, 1], 60)
+        one.append(draw.binomial(1, expit(gap + 0.8 * side)).mean())
+        both.append(np.mean([draw.binomial(1, expit(gap + 0.8 * s)).mean() for s in (-1, 1)]))
+    assert np.mean(one) == pytest.approx(np.mean(both), abs=0.015)
+    assert np.var(one) > 1.4 * np.var(both)
+
+
+def judged(seed, n=150, quality=1.2, length=0.8, order=0.5):
+    """Both orders of n comparisons by a judge with known faults."""
+    draw = np.random.default_rng(seed)
+    gap, long = np.repeat(draw.normal(size=n), 2), np.repeat(np.tanh(draw.normal(size=n)), 2)
+    side = np.tile([1.0, -1.0], n)
+    verdicts = draw.binomial(1, expit(quality * gap + length * long + order * side))
+    return verdicts, {"quality": gap, "length": long, "order": side}, np.repeat(np.arange(n), 2).tolist()
+
+
+def test_bias_is_recovered_and_its_intervals_cover():
+    truth = {"quality": 1.2, "length": 0.8, "order": 0.5}
+    covered, values = dict.fromkeys(truth, 0), {name: [] for name in truth}
+    for seed in range(200):
+        verdicts, causes, clusters = judged(seed)
+        for name, metric in judge.bias(verdicts, causes, clusters=clusters).items():
+            covered[name] += metric.low <= truth[name] <= metric.high
+            values[name].append(metric.value)
+    for name, value in truth.items():
+        assert np.mean(values[name]) == pytest.approx(value, abs=0.06)
+        assert 0.90 <= covered[name] / 200 <= 0.99
+
+
+def test_a_fair_judge_shows_no_bias():
+    hits = 0
+    for seed in range(60):
+        verdicts, causes, clusters = judged(seed, n=60, order=0.0)
+        found = judge.bias(verdicts, causes, clusters=clusters)["order"]
+        hits += not found.low <= 0 <= found.high
+    assert hits <= 8
+
+
+def test_consistency():
+    found = judge.consistency([1, 0, 0.5, 0.9], [0.8, 1, 0.5, 0.1])
+    assert (found.value, found.n) == (0.5, 4)
+
+
+def test_truth_on_a_few_corrects_a_biased_judge():
+    """Truth 0.4; the judge likes what is false as often as not, so its own mean is far off."""
+    covered = naive = 0
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        truth = draw.binomial(1, 0.4, 240)
+        verdict = np.where(truth == 1, draw.binomial(1, 0.9, 240), draw.binomial(1, 0.4, 240))
+        found = judge.with_truth(verdict[80:], verdict[:80], truth[:80], draws=150, method="percentile", seed=seed)
+        covered += found.low <= 0.4 <= found.high
+        naive += abs(verdict.mean() - 0.4) <= 1.96 * standard_error(verdict)
+    assert 0.90 <= covered / 200 <= 0.99
+    assert naive < 30
+
+
+def test_rogan_gladen():
+    assert judge.rogan_gladen(0.9 * 0.3 + 0.2 * 0.7, 0.9, 0.8) == pytest.approx(0.3)
+    assert judge.rogan_gladen(0.05, 0.9, 0.8) == 0.0
+    assert math.isnan(judge.rogan_gladen(0.5, 0.5, 0.5))
+
+
+def test_a_silent_judge_widens_and_never_lowers():
+    verdicts = [1.0] * 60 + [0.0] * 40
+    full, gaps = judge.bounded(verdicts, 0), judge.bounded(verdicts, 25)
+    assert full.value == gaps.value == 0.6
+    assert gaps.low < full.low
+    assert gaps.high > full.high
+    assert gaps.n == 125
+    assert gaps.low == bootstrap.mean([*verdicts, *[0.0] * 25]).low
+    none = judge.bounded([], 3)
+    assert math.isnan(none.value)
+    assert (none.low, none.high, none.n) == (0.0, 1.0, 3)
+
+
+def test_the_bound_covers_although_refusals_are_not_random():
+    """The judge is silent exactly where the model loses: the valid verdicts alone mislead, the bound does not."""
+    covered = naive = 0
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        verdicts = draw.binomial(1, 0.5, 120)
+        silent = (verdicts == 0) & (draw.uniform(size=120) < 0.4)
+        found = judge.bounded(verdicts[~silent], int(silent.sum()), draws=150, seed=seed)
+        covered += found.low <= 0.5 <= found.high
+        naive += abs(verdicts[~silent].mean() - 0.5) <= 1.96 * standard_error(verdicts[~silent])
+    assert covered >= 187  # its lower end is met exactly here, so about 97.5 % cover
+    assert naive < 120
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: judge.bias([1.0], {"order": [1.0, -1.0]}), "1 verdicts"),
+        (lambda: judge.bias([1.0, 0.0], {"order": [1.0, 2.0], "length": [2.0, 4.0]}), "cannot be told apart"),
+        (lambda: judge.consistency([1.0], []), "both orders"),
+        (lambda: judge.with_truth([1.0], [1.0], []), "one per item"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
