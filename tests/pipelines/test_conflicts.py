@@ -409,6 +409,11 @@ def test_make(draw):
         list(make(iter(()), roles, cfg))
 
 
+def test_a_path_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="--strategies: no path P9, majority; known: P0, P1"):
+        Config(strategies=("P4", "P9", "majority"))
+
+
 def test_rows_of_another_kind_are_named(draw):
     rows = [draw(1)[0], Row(prompt="a", completion="b", facts={"scenario": "pca"}, meta={"id": "x7"})]
     with pytest.raises(ValueError, match="row x7: not a conflict item: it lacks confidence, contexts, gold, k"):

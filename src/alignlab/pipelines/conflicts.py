@@ -58,8 +58,8 @@ class Config:
     """teach the whole reasoned answer, or its last line only; preferences are between whole answers"""
     directions: Literal["both", "attacks"] = "both"
     """preference pairs from attack and edit cells, or from attack cells alone (an ablation that ruins edits)"""
-    strategies: tuple[str, ...] = tuple(trace.STRATEGIES)
-    """reasoning paths to search"""
+    strategies: tuple[str, ...] = ()
+    """reasoning paths to search, such as P3 P4; none named: all"""
     search_per_cell: int = 20
     """items of each cell spent on the search, >= 1"""
     samples: int = 1
@@ -78,6 +78,8 @@ class Config:
     def __post_init__(self) -> None:
         if (self.output, self.target) == ("preferences", "answer"):
             raise ValueError(WHOLE)
+        if unknown := [name for name in self.strategies if name not in trace.STRATEGIES]:
+            raise ValueError(f"--strategies: no path {', '.join(unknown)}; known: {', '.join(trace.STRATEGIES)}")
 
 
 ITEM = frozenset({"scenario", "k", "ratio", "question", "contexts", "memory", "confidence", "gold", "target"})
@@ -175,7 +177,7 @@ def attempts(items: Sequence[Row], teacher: Endpoint, judge: Endpoint | None, cf
 
     Without a judge the gold answer decides the outcome and the checker of the grammar rates the process, 1 or 0.
     """
-    asked = [(item, strategy) for item in items for strategy in cfg.strategies]
+    asked = [(item, strategy) for item in items for strategy in cfg.strategies or trace.STRATEGIES]
     prompts = [teacher_prompt(item, strategy) for item, strategy in asked]
     answers = teacher.complete(prompts, n=cfg.samples, seed=cfg.seed, temperature=cfg.temperature, max_tokens=512)
     flat = [(item, name, sample.text) for (item, name), samples in zip(asked, answers) for sample in samples]
