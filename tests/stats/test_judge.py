@@ -65,6 +65,20 @@ def test_a_fair_judge_shows_no_bias():
     assert hits <= 8
 
 
+def test_order_bias_without_knowing_qualities():
+    values, covered = [], 0
+    for seed in range(200):
+        verdicts, _, _ = judged(seed, n=300, quality=2.0)
+        found = judge.order_bias(verdicts[::2], verdicts[1::2])
+        values.append(found.value)
+        covered += found.low <= 0.5 <= found.high
+    assert np.mean(values) == pytest.approx(0.5, abs=0.03)
+    assert covered / 200 >= 0.93
+    assert judge.order_bias([1, 1, 0.5], [0, 1, 0]).n == 1
+    assert math.isnan(judge.order_bias([1], [1]).value)
+    assert judge.order_bias([0, 0], [1, 1]).value == -math.inf
+
+
 def test_consistency():
     found = judge.consistency([1, 0, 0.5, 0.9], [0.8, 1, 0.5, 0.1])
     assert (found.value, found.n) == (0.5, 4)
@@ -123,6 +137,7 @@ def test_the_bound_covers_although_refusals_are_not_random():
         (lambda: judge.bias([1.0], {"order": [1.0, -1.0]}), "1 verdicts"),
         (lambda: judge.bias([1.0, 0.0], {"order": [1.0, 2.0], "length": [2.0, 4.0]}), "cannot be told apart"),
         (lambda: judge.consistency([1.0], []), "both orders"),
+        (lambda: judge.order_bias([1.0], []), "both orders"),
         (lambda: judge.with_truth([1.0], [1.0], []), "one per item"),
     ],
 )

@@ -17,6 +17,7 @@ from scipy.special import expit, logit
 from alignlab.core.types import Metric
 from alignlab.stats import bootstrap
 from alignlab.stats.bootstrap import Values
+from alignlab.stats.proportion import clopper_pearson
 from alignlab.stats.resample import numbered
 
 
@@ -65,6 +66,31 @@ def consistency(first: Sequence[float], second: Sequence[float], *, seed: int = 
         raise ValueError(f"consistency: {len(first)} verdicts against {len(second)}; give both orders of each pair")
     side = [np.sign(np.asarray(v, dtype=np.float64) - 0.5) for v in (first, second)]
     return bootstrap.mean((side[0] == side[1]).astype(float), seed=seed)
+
+
+def order_bias(first: Sequence[float], second: Sequence[float], *, level: float = 0.95) -> Metric:
+    """Return a judge's order bias in nats from both orders of the same pairs, whatever their qualities are.
+
+    Where the two orders disagree, the odds that it was the first place that won are exp(2 * bias): the conditional
+    likelihood, in which each pair's own quality cancels. Ties and agreeing pairs say nothing of it.
+
+    Args:
+        first: P(model preferred) or 0, 0.5, 1 with the model's answer first.
+        second: the same pairs with it second.
+        level: of the interval, exact by Clopper and Pearson.
+
+    Returns:
+        The bias; `n` counts the pairs that disagree. NaN without any; infinite where all go one way.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"order_bias: {len(first)} verdicts against {len(second)}; give both orders of each pair")
+    side = [np.sign(np.asarray(v, dtype=np.float64) - 0.5) for v in (first, second)]
+    ahead, behind = int(((side[0] > 0) & (side[1] < 0)).sum()), int(((side[0] < 0) & (side[1] > 0)).sum())
+    if not ahead + behind:
+        return Metric(value=math.nan, n=0)
+    low, high = clopper_pearson(ahead, ahead + behind, level)
+    value, low, high = (float(logit(share)) / 2 for share in (ahead / (ahead + behind), low, high))
+    return Metric(value=value, n=ahead + behind, low=low, high=high)
 
 
 def bias(
@@ -157,9 +183,6 @@ def bounded(
 ) -> Metric:
     """Return the mean of the verdicts there are, with an interval that holds whatever the missing ones would have been.
 
-    The lower end is that of the interval with every missing verdict at `low`, the upper end with all at `high`: a
-    refusing or failing judge widens the interval and never lowers the score.
-
     Args:
         valid: verdicts in [low, high].
         missing: how many the judge did not give.
@@ -169,18 +192,38 @@ def bounded(
         seed: of the bootstrap.
 
     Returns:
-        Value of the valid ones alone (NaN without any); `n` counts all.
+        Value of the valid ones alone (NaN without any); `n` counts all. See `between`.
     """
     given = [float(v) for v in valid]
-    total = len(given) + missing
-    if not missing:
-        return bootstrap.mean(given, draws=draws, seed=seed)
-    if not given:
-        return Metric(value=math.nan, n=total, low=low, high=high)
-    ends = [bootstrap.mean([*given, *[end] * missing], draws=draws, seed=seed) for end in (low, high)]
-    return Metric(
-        value=sum(given) / len(given),
-        n=total,
-        low=ends[0].value if ends[0].low is None else ends[0].low,
-        high=ends[1].value if ends[1].high is None else ends[1].high,
-    )
+    value = sum(given) / len(given) if given else math.nan
+    return between([*given, *[low] * missing], [*given, *[high] * missing], value=value, draws=draws, seed=seed)
+
+
+def between(
+    lows: Values,
+    highs: Values,
+    *,
+    value: float,
+    clusters: Sequence[Hashable] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Metric:
+    """Return `value` with the lower end of the interval of mean(lows) and the upper end of that of mean(highs).
+
+    A refusing or failing judge widens the interval and never lowers the score (bounds of Manski 1990).
+
+    Args:
+        lows: [n] each item's score with its missing verdicts at their least.
+        highs: [n] with them at their greatest; equal to `lows` where nothing is missing.
+        value: what is reported, e.g. the mean over the verdicts there are.
+        clusters: ids of items that belong together.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    ends = [bootstrap.mean(side, clusters=clusters, draws=draws, seed=seed) for side in (lows, highs)]
+    if not ends[0].n:
+        return Metric(value=value, n=0)
+    low, high = ends[0].low, ends[1].high
+    if low is None and bool(np.any(np.asarray(lows) != np.asarray(highs))):
+        low, high = ends[0].value, ends[1].value  # one cluster has no spread, but the gap is known
+    return Metric(value=value, n=ends[0].n, low=low, high=high)

@@ -1,0 +1,63 @@
+"""Judges of pairs by rule, with faults that are known: what an estimator of judge bias must find again.
+
+The logit that the model's answer is preferred is quality * (q_model - q_baseline) + length * tanh(extra / 40) +
+order * side; the judge is strong where the odds are clear, ties where they are even, and is silent at a known rate.
+"""
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from alignlab.core.answers import final_answer, normalise
+
+LENGTH_UNIT = 40
+"""characters at which the pull of length bends"""
+STRONG, EVEN = 2.0, 0.25
+"""size of the logit above which a verdict is a strong one, and below which it is a tie"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """A judge's faults, in nats."""
+
+    quality: float = 3.0
+    """pull of a right answer against a wrong one"""
+    length: float = 0.0
+    """pull of being longer"""
+    order: float = 0.0
+    """pull of coming first"""
+    silent: float = 0.0
+    """share of comparisons it does not answer"""
+
+    def logit(self, gap: float, extra: float, side: int) -> float:
+        """Return the logit that the model is preferred.
+
+        Args:
+            gap: quality of the model's answer minus the baseline's.
+            extra: characters of the model's answer minus the baseline's.
+            side: +1 with the model's answer first, -1 with it second.
+        """
+        return self.quality * gap + self.length * math.tanh(extra / LENGTH_UNIT) + self.order * side
+
+    def compare(self, gap: float, extra: float, side: int, draw: random.Random) -> int | None:
+        """Return the verdict on the model: 2 much better, 1 better, 0 tie, -1 worse, -2 much worse, None silent."""
+        if draw.random() < self.silent:
+            return None
+        logit = self.logit(gap, extra, side)
+        if abs(logit) < EVEN:
+            return 0
+        won = draw.random() < 1 / (1 + math.exp(-logit))
+        return (1 if won else -1) * (2 if abs(logit) >= STRONG and won == (logit > 0) else 1)
+
+
+def quality(answer: str, gold: str) -> float:
+    """Return 1 where the answer gives the truth, else 0: its final answer, or without a marker the whole text."""
+    given = final_answer(answer, "Answer:") or answer
+    return float(normalise(given.rstrip(".")) == normalise(gold))
+
+
+def of(facts: Mapping[str, Any]) -> Judge | None:
+    """Return the judge that an item names in its facts, if it does; TypeError for a fault that no judge has."""
+    return Judge(**facts["judge"]) if facts.get("judge") is not None else None
