@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from alignlab.core.masks import lengths, masked, seq_mean, seq_sum
+from alignlab.core.masks import last, lengths, masked, seq_mean, seq_sum
 
 NAN = float("nan")
 
@@ -38,3 +38,13 @@ def test_lengths_are_counts():
 def test_zero_positions():
     empty, mask = torch.zeros(2, 0), torch.zeros(2, 0, dtype=torch.bool)
     assert seq_mean(empty, mask).tolist() == [0.0, 0.0]
+
+
+def test_last_takes_the_last_scored_token_and_nothing_else():
+    nan = float("nan")
+    values = torch.tensor([[1.0, nan, 3.0, nan], [5.0, nan, nan, nan], [nan] * 4], requires_grad=True)
+    mask = torch.tensor([[True, False, True, False], [True, False, False, False], [False] * 4])
+    found = last(values, mask)
+    assert found.tolist() == [3.0, 5.0, 0.0]
+    found.sum().backward()
+    assert values.grad.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]

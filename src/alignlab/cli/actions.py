@@ -66,8 +66,8 @@ def read_rows(ctx: RunContext, values: Values, spec: str | None = None, flag: st
     return rows
 
 
-def load_model(values: Values, spec: str | None = None) -> Any:
-    """Load the model that the flags name, with a fresh LoRA adapter where asked."""
+def load_model(values: Values, spec: str | None = None, head: str = "tokens") -> Any:
+    """Load the model that the flags name, with a fresh LoRA adapter where asked; `head`: see `engine.heads`."""
     from alignlab.engine.load import Lora, load
 
     lora = None
@@ -86,6 +86,7 @@ def load_model(values: Values, spec: str | None = None) -> Any:
         adapter=values["adapter"],
         trust_remote_code=values["trust_remote_code"],
         lora=lora,
+        head=head,
     )
 
 
@@ -152,8 +153,12 @@ def score(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resu
     from alignlab.stats.bootstrap import mean
 
     rows = read_rows(ctx, values)
-    hints = get_type_hints(module.score)
-    model = None if hints.get("model") is NoneType else load_model(values)
+    hints, valued = get_type_hints(module.score), "value" in module.CARD.needs
+    model = None if hints.get("model") is NoneType else load_model(values, head="trained" if valued else "tokens")
+    if valued:
+        from alignlab.cli import rewarded
+
+        return rewarded.score(module, cfg, ctx, model, rows)
     found = module.score(model, rows, cfg) if "cfg" in hints else module.score(model, rows)
     numbers = [float(value) for value in found]
     records = [

@@ -55,6 +55,9 @@ def dispatch(words: Sequence[str]) -> int:
     if not rest or rest[0] in ("-h", "--help"):
         print(verbs.verb_help(verb))
         return OK if rest else MISUSED
+    usual = verbs.VERBS[verb].usual
+    if usual and rest[0].startswith("--"):
+        rest = [usual, *rest]
     verbs.method(verb, rest[0])  # an unknown method is said at once, before anything heavy is imported
     from alignlab.cli import runs
 

@@ -20,14 +20,17 @@ def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Mapping[str, An
     from alignlab.train import loop
 
     settings: TrainConfig = flags.build(TrainConfig, values)
+    if not hasattr(module, "loss"):
+        raise ValueError(f"{module.__name__.rpartition('.')[2]} has nothing to train; see `alignlab score -h`")
     rows = read_rows(ctx, dict(values))
     held_out = read_rows(ctx, dict(values), values["eval_dataset"], "--eval_dataset") if values["eval_dataset"] else []
     if hasattr(module, "annotate"):
         rows, held_out = (module.annotate(part, cfg) if part else part for part in (rows, held_out))
-    model = load_model(dict(values))
+    model = load_model(dict(values), head="fresh" if "value" in module.CARD.needs else "tokens")
     ctx.say(f"model {model.identity}")
-    examples = encoded(ctx, "tokenise", rows, model, settings.max_length)
-    held = encoded(ctx, "tokenise evaluation rows", held_out, model, settings.max_length) if held_out else []
+    own = getattr(module, "encode", None)
+    examples = encoded(ctx, "tokenise", rows, model, settings.max_length, own)
+    held = encoded(ctx, "tokenise evaluation rows", held_out, model, settings.max_length, own) if held_out else []
     numbers = loop.train(
         model,
         examples,
@@ -57,10 +60,16 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def encoded(ctx: RunContext, name: str, rows: Sequence[Row], model: Any, max_length: int) -> list[Any]:
-    """Tokenise rows; those that are too long are counted and left out. ValueError names the row that cannot be used."""
+def encoded(
+    ctx: RunContext, name: str, rows: Sequence[Row], model: Any, max_length: int, own: Any = None
+) -> list[Any]:  # fmt: skip
+    """Tokenise rows; those that are too long are counted and left out. ValueError names the row that cannot be used.
+
+    `own`: a method's way to do so, in place of `engine.encode.encode`.
+    """
     from alignlab.engine.encode import TooLong, encode
 
+    encode = own or encode
     room = min(max_length, model.context_length or max_length)
     examples, longest = [], ""
     with ctx.stage(name, len(rows), len(rows)) as stage:
@@ -79,7 +88,12 @@ def encoded(ctx: RunContext, name: str, rows: Sequence[Row], model: Any, max_len
 
 def save(model: Any, folder: Path) -> None:
     """Put the model's files into the run folder, each whole, weights last: a folder with weights is a loadable one."""
+    from alignlab.engine.heads import merged, scalar_head
     from alignlab.engine.load import save as save_model
+
+    if scalar_head(model.module) is not None:
+        # one stock model that any tool opens, also where an adapter was trained
+        model.module = merged(model.module)
 
     scratch = Path(tempfile.mkdtemp(prefix=".model.", suffix=".partial", dir=folder))
     try:

@@ -21,6 +21,8 @@ class Verb:
     families: tuple[str, ...] = ()
     """families whose methods it runs"""
     example: str = ""
+    usual: str = ""
+    """the method meant where flags follow the verb at once"""
 
 
 VERBS = {
@@ -34,7 +36,12 @@ VERBS = {
         "sample from a model under a steering method", ("steering",), "alignlab steer notice --dataset FILE.jsonl"
     ),
     "attack": Verb("rewrite prompts into attacks", ("attacks",), "alignlab attack NAME --dataset FILE.jsonl"),
-    "score": Verb("score completions with a reward", ("rewards",), "alignlab score NAME --dataset FILE.jsonl"),
+    "score": Verb(
+        "score completions with a reward",
+        ("rewards",),
+        "alignlab score --model FOLDER --dataset FILE.jsonl",
+        usual="bradley_terry",
+    ),
     "probe": Verb("measure what is inside a model", ("probes",), "alignlab probe NAME --model tiny:"),
     "check": Verb("verify theorems on exact worlds", ("theory",), "alignlab check NAME"),
     "sample": Verb("print completions of a prompt", (), "alignlab sample --model tiny: --prompt 'Where is ...?'"),
@@ -91,6 +98,8 @@ def verb_help(verb: str) -> str:
     known = methods(verb)
     width = max(map(len, known), default=0) + 2
     lines += [f"  {name:<{width}}{headline(module)}" for name, (_, module) in known.items()] or ["  none yet"]
+    if usual := VERBS[verb].usual:
+        lines += ["", f"without METHOD: {usual}"]
     return "\n".join([*lines, "", f"flags: alignlab {verb} METHOD -h", f"example: {VERBS[verb].example}"])
 
 

@@ -15,6 +15,12 @@ def seq_sum(values: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"]) -> Float[Te
     return masked(values, mask).sum(-1)
 
 
+def last(values: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"]) -> Float[Tensor, "N"]:
+    """Return the value at the last scored token of each completion; 0 for a completion without any."""
+    columns = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    return seq_sum(values, mask & (columns == (mask * columns).amax(-1, keepdim=True)))
+
+
 def lengths(mask: Bool[Tensor, "N T"]) -> Float[Tensor, "N"]:
     """Number of scored tokens of each completion, as float32."""
     return mask.sum(-1).float()

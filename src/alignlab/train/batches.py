@@ -14,6 +14,7 @@ from alignlab.core.types import Groups, View
 from alignlab.engine import attention
 from alignlab.engine.agreement import check_again, computes_in
 from alignlab.engine.encode import Example, collate
+from alignlab.engine.heads import scalar_head
 from alignlab.engine.load import LanguageModel
 from alignlab.engine.refcache import CoverageError, ReferenceCache, open_cache
 
@@ -23,7 +24,7 @@ REFERENCE_BATCH = 32
 
 
 class Scorer(nn.Module):
-    """The model as one module from Groups to log-probabilities [N, T], so that DistributedDataParallel can wrap it.
+    """The model as one module from Groups to a tensor [N, T], so that DistributedDataParallel can wrap it.
 
     What it scores first is scored by the plain path as well: shared prompts are checked anew in every run.
     """
@@ -35,9 +36,16 @@ class Scorer(nn.Module):
         check_again(model.module)
 
     def forward(self, groups: Groups) -> Tensor:
-        """Return log-probabilities of the completions, nats; 0 where the mask is False."""
+        """Return log-probabilities of the completions, nats, or a reward model's values; 0 where the mask is False."""
         with self._autocast():
-            return self._model.score(groups).logp
+            said = self._model.score(groups)
+            return said.logp if said.value is None else said.value
+
+    def view(self, numbers: Tensor) -> View:
+        """Return what this module returned as a View: of a reward model the values, without log-probabilities."""
+        if scalar_head(self._model.module) is None:
+            return View(logp=numbers)
+        return View(logp=torch.zeros_like(numbers), value=numbers)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._bf16)
@@ -65,7 +73,7 @@ def with_zero_views(groups: Groups) -> Groups:
     """Return the batch as a loss sees it where only denominators are wanted."""
     zeros = torch.zeros(groups.mask.shape, device=groups.mask.device)
     names = (*KNOWN_VIEWS, *(f"policy/{name}" for name in groups.contexts))
-    return dataclasses.replace(groups, views={name: View(logp=zeros) for name in names})
+    return dataclasses.replace(groups, views={name: View(logp=zeros, value=zeros) for name in names})
 
 
 def views_read(loss: Callable[[Groups], Any], groups: Groups) -> set[str]:

@@ -54,7 +54,8 @@ def train(
         model: what is trained: all parameters that require a gradient (those of the adapter, where it has one).
         examples: tokenised rows.
         loss: `loss(batch, objective_config)` -> terms; `loss(batch, objective_config, values)` where `stats` is given.
-            It reads `batch.views["policy"]`, with gradient, and `batch.views["ref"]` if it needs it.
+            It reads `batch.views["policy"]`, with gradient, and `batch.views["ref"]` if it needs it. Of a reward
+            model the views hold values.
         cfg: settings of the run.
         output_dir: receives metrics.jsonl and checkpoint-<step> folders. The final model is the caller's to save.
         objective_config: settings of the loss.

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from alignlab.core.reduce import share, totals
-from alignlab.core.types import Groups, Term, View
+from alignlab.core.types import Groups, Term
 from alignlab.engine.encode import Example
 from alignlab.engine.load import LanguageModel
 from alignlab.train import batches, contexts
@@ -152,7 +152,8 @@ class Stepper:
         asked, picked = contexts.widened(batch, self._contexts) if self._contexts else (batch, [])
         logp = contexts.split(scorer(asked), batch, picked)
         names = ("policy", *(f"policy/{name}" for name in self._contexts))
-        return dataclasses.replace(batch, views={**batch.views, **{n: View(logp=x) for n, x in zip(names, logp)}})
+        said = {name: self._bare.view(numbers) for name, numbers in zip(names, logp)}
+        return dataclasses.replace(batch, views={**batch.views, **said})
 
     def _terms(self, batch: Groups, counts: bool, values: Mapping[str, float] | None) -> tuple[Term, ...]:
         terms = self._loss(batch, self._objective, *(() if values is None else (values,)))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from alignlab.core import evidence
 from alignlab.core.types import Row
-from alignlab.world import candidates, conflicts, facts, feedback, grammar, texts
+from alignlab.world import candidates, conflicts, facts, feedback, grammar, solutions, texts
 
 ALL_CELLS = (
     conflicts.Cell("clean"),
@@ -67,6 +67,7 @@ SETS: dict[str, Callable[[int], Iterator[Row]]] = {
     "questions": questions,
     "reading": lambda seed: texts.reading(facts.town(), seed),
     "rewarded": candidates.rewarded,
+    "steps": solutions.steps,
     "thumbs": feedback.thumbs,
     "weak": feedback.weak,
 }
