@@ -11,6 +11,7 @@ from typing import Any
 from alignlab.cli import flags
 from alignlab.cli.actions import load_model, read_rows
 from alignlab.cli.context import RunContext, is_first_rank
+from alignlab.cli.teaching import taught
 from alignlab.core.types import Metric, Result, Row
 from alignlab.train.config import TrainConfig
 
@@ -31,6 +32,8 @@ def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Mapping[str, An
     own = getattr(module, "encode", None)
     examples = encoded(ctx, "tokenise", rows, model, settings.max_length, own)
     held = encoded(ctx, "tokenise evaluation rows", held_out, model, settings.max_length, own) if held_out else []
+    if hasattr(module, "teachers"):
+        examples, held = (taught(ctx, part, *module.teachers(cfg), model, values) for part in (examples, held))
     numbers = loop.train(
         model,
         examples,

@@ -6,9 +6,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from alignlab.core.types import Groups, Origin, Pairs
+from alignlab.core.types import Groups, Origin, Pairs, View
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a frozen model says of an example, one row per scored token of its completions, in order; on the host."""
+
+    logp: Float[Tensor, "n"]
+    top_ids: Int[Tensor, "n k"]
+    top_logp: Float[Tensor, "n k"]
+    rest: Float[Tensor, "n"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +41,8 @@ class Example:
     row_id: str = ""
     own_prompts: Mapping[int, list[int]] = field(default_factory=dict)
     """completion -> ids of its prompt, where that is not `prompt_ids`"""
+    views: Mapping[str, Told] = field(default_factory=dict)
+    """name -> what a frozen model says of the completions, where that was asked once for all"""
 
     def prompt_of(self, completion: int) -> list[int]:
         """Return the prompt of one completion."""
@@ -57,7 +70,7 @@ def collate(examples: Sequence[Example], pad_id: int | None) -> Groups:
         prompt has is a row without tokens there.
 
     Raises:
-        ValueError: no examples, or labels or scores on some of the examples only.
+        ValueError: no examples, or labels, scores or views on some of the examples only.
     """
     if not examples:
         raise ValueError("collate needs at least one example")
@@ -82,6 +95,7 @@ def collate(examples: Sequence[Example], pad_id: int | None) -> Groups:
         prompt_ids=prompts, prompt_mask=prompt_mask, ids=ids, mask=mask, group=group, contexts=contexts,
         origin=tuple(o for e in examples for o in (e.origins or ("dataset",) * len(e.completions))),
         label=torch.tensor(labels) if labels else None, scores=scores, pairs=_pairs(examples),
+        views=_views(examples, mask),
     )  # fmt: skip
 
 
@@ -91,6 +105,22 @@ def _on_all(name: str, parts: list[Sequence[Any]]) -> list[Any]:
     if missing and len(missing) < len(parts):
         raise ValueError(f"{name!r} is given for some examples of the batch, but not for example {missing[0]}")
     return [value for part in parts for value in part]
+
+
+def _views(examples: Sequence[Example], mask: Tensor) -> dict[str, View]:
+    """Put what frozen models say of each example where its tokens are; zeros elsewhere."""
+    found = {}
+    for name in sorted({name for e in examples for name in e.views}):
+        told: list[Told] = _on_all(name, [[e.views[name]] if name in e.views else [] for e in examples])
+        if sum(len(t.logp) for t in told) != int(mask.sum()):
+            raise ValueError(f"the view {name!r} does not speak of as many tokens as the examples have")
+        columns = {f: torch.cat([getattr(t, f) for t in told]) for f in ("logp", "top_ids", "top_logp", "rest")}
+        found[name] = View(**{f: _at(mask, c.long() if f == "top_ids" else c) for f, c in columns.items()})
+    return found
+
+
+def _at(mask: Tensor, rows: Tensor) -> Tensor:
+    return rows.new_zeros((*mask.shape, *rows.shape[1:])).index_put((mask,), rows)
 
 
 def _pairs(examples: Sequence[Example]) -> Pairs | None:

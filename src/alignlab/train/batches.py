@@ -35,9 +35,15 @@ class Scorer(nn.Module):
         self._model, self._bf16 = model, bf16
         check_again(model.module)
 
-    def forward(self, groups: Groups) -> Tensor:
-        """Return log-probabilities of the completions, nats, or a reward model's values; 0 where the mask is False."""
+    def forward(self, groups: Groups, at: Tensor | None = None) -> Tensor:
+        """Return log-probabilities of the completions, nats, or a reward model's values; 0 where the mask is False.
+
+        With token ids `at` [N, T, k]: [N, T, 1 + k + 1], the token, those, and all others together.
+        """
         with self._autocast():
+            if at is not None:
+                said = self._model.score(groups, at)
+                return torch.cat([said.logp[..., None], said.top_logp, said.rest[..., None]], -1)
             said = self._model.score(groups)
             return said.logp if said.value is None else said.value
 
@@ -73,7 +79,22 @@ def with_zero_views(groups: Groups) -> Groups:
     """Return the batch as a loss sees it where only denominators are wanted."""
     zeros = torch.zeros(groups.mask.shape, device=groups.mask.device)
     names = (*KNOWN_VIEWS, *(f"policy/{name}" for name in groups.contexts))
-    return dataclasses.replace(groups, views={name: View(logp=zeros, value=zeros) for name in names})
+    empty = {name: View(logp=zeros, value=zeros) for name in names}
+    at = top_ids_of(groups)
+    if at is not None:
+        top = zeros[..., None].expand(at.shape)
+        empty |= {name: View(logp=zeros, top_ids=at, top_logp=top, rest=zeros) for name in ("policy", *groups.views)}
+    return dataclasses.replace(groups, views=empty)
+
+
+def top_ids_of(groups: Groups) -> Tensor | None:
+    """Return the ids [N, T, k] at which teachers were asked, if any were."""
+    return next((view.top_ids for view in groups.views.values() if view.top_ids is not None), None)
+
+
+def top_view(numbers: Tensor, at: Tensor) -> View:
+    """Return what `Scorer` said with ids `at` as a View."""
+    return View(logp=numbers[..., 0], top_ids=at, top_logp=numbers[..., 1:-1], rest=numbers[..., -1])
 
 
 def views_read(loss: Callable[[Groups], Any], groups: Groups) -> set[str]:
@@ -211,7 +232,7 @@ def batch_of(indices: Sequence[int], examples: Sequence[Example], reference: Val
     if len(values) != int(groups.mask.sum()):
         raise CoverageError(f"{len(values)} reference values for {int(groups.mask.sum())} scored tokens")
     logp = torch.zeros(groups.mask.shape, dtype=values.dtype).masked_scatter(groups.mask, values)
-    return dataclasses.replace(groups, views={"ref": View(logp=logp)})
+    return dataclasses.replace(groups, views={**groups.views, "ref": View(logp=logp)})
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
@@ -229,6 +250,8 @@ def fingerprint(examples: Sequence[Example]) -> str:
             sorted(example.own_prompts.items()),
         )
         whole.update(repr(rest).encode())
+        for name, told in sorted(example.views.items()):
+            whole.update(name.encode() + told.top_ids.numpy().tobytes() + told.top_logp.numpy().tobytes())
     return whole.hexdigest()[:16]
 
 

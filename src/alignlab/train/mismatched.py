@@ -83,4 +83,4 @@ def extended(examples: Sequence[Example], steps: Iterable[Sequence[int]], *, len
 def _lent(row: Example, completions: Sequence[list[int]]) -> Example:
     borrowed = tuple(completions[k % len(completions)] for k in range(len(row.completions)))
     # labels and scores stay, meaningless, but let these rows stack with the others
-    return replace(row, completions=borrowed, origins=("mismatched",) * len(borrowed), pairs=())
+    return replace(row, completions=borrowed, origins=("mismatched",) * len(borrowed), pairs=(), views={})

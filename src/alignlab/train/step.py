@@ -149,6 +149,9 @@ class Stepper:
 
     def _scored(self, part: Groups, scorer: nn.Module) -> Groups:
         batch = batches.moved(part, self._accelerator.device)
+        at = batches.top_ids_of(batch)
+        if at is not None:
+            return dataclasses.replace(batch, views={**batch.views, "policy": batches.top_view(scorer(batch, at), at)})
         asked, picked = contexts.widened(batch, self._contexts) if self._contexts else (batch, [])
         logp = contexts.split(scorer(asked), batch, picked)
         names = ("policy", *(f"policy/{name}" for name in self._contexts))
