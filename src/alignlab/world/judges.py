@@ -48,7 +48,7 @@ class Judge:
         logit = self.logit(gap, extra, side)
         if abs(logit) < EVEN:
             return 0
-        won = draw.random() < 1 / (1 + math.exp(-logit))
+        won = draw.random() < (1 + math.tanh(logit / 2)) / 2
         return (1 if won else -1) * (2 if abs(logit) >= STRONG and won == (logit > 0) else 1)
 
 
