@@ -71,7 +71,7 @@ def test_errors_name_line_and_field(tmp_path, change, says):
 
 
 def test_registry():
-    assert names() == ["conflictqa", "conflicts", "mquake", "poisonedrag"]
+    assert {"conflictqa", "conflicts", "mquake", "poisonedrag"} <= set(names())
     assert find("mquake").items
     with pytest.raises(LookupError, match="did you mean 'conflictqa'"):
         find("conflictaq")
