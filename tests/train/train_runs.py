@@ -21,7 +21,7 @@ import torch
 from alignlab.core import files
 from alignlab.engine.encode import Example
 from alignlab.engine.load import LanguageModel, load
-from alignlab.objectives import dpo, sft
+from alignlab.objectives import bco, cut, dpo, kto, sft
 from alignlab.train import checkpoint, loop
 from alignlab.train.config import TrainConfig
 from alignlab.train.log import read
@@ -272,11 +272,18 @@ def cases():
     """Name -> examples, loss, settings, options: what the gradient tests and the ranks agree to compute."""
     mixed = dpo.Config(beta=0.3, nll_weight=0.5, form="per_token")
     thumbs = [dataclasses.replace(e, labels=(i % 3 > 0,)) for i, e in enumerate(some(12, pairs=False, seed=4))]
+    judged = [
+        dataclasses.replace(e, contexts={"judgement": e.prompt_ids + [9, 8]} if i % 3 else {})
+        for i, e in enumerate(thumbs)
+    ]
     return {
         "sft": (some(12, pairs=False), sft.loss, sft.Config(), {}),
         "sequence_mean": (some(12, pairs=False), sft.loss, sft.Config(form="sequence_mean"), {}),
         "dpo": (some(12, pairs=True), dpo.loss, mixed, {"reference": small(1)}),
         "shifted": (thumbs, shifted_loss, None, {"stats": shift, "reference": small(1)}),
+        "kto": (thumbs, kto.loss, kto.Config(), {"stats": kto.stats, "needs": kto.CARD.needs, "reference": small(1)}),
+        "bco": (thumbs, bco.loss, bco.Config(), {"stats": bco.stats, "settle": bco.settle, "reference": small(1)}),
+        "cut": (judged, cut.loss, cut.Config(), {"needs": cut.CARD.needs}),
         "uneven": (some(7, pairs=True), dpo.loss, dpo.Config(beta=0.3), {"reference": small(1)}),
     }  # fmt: skip
 
