@@ -54,10 +54,10 @@ def stock_scores(folder, texts):
 @pytest.mark.parametrize("method", ["bradley_terry", "order_classifier"])
 def test_trained_on_pairs_and_opened_by_transformers(here, folder, lora, method, capsys):
     argv = ["train", method, "--model", folder, "--dataset", "pairs.jsonl", "--output_dir", "out", *STEPS, *lora]
-    assert main(argv) == 0, capsys.readouterr().err
+    assert main([*argv, "--eval_dataset", "pairs.jsonl"]) == 0, capsys.readouterr().err
     found = result_of(here / "out")["metrics"]
     assert found["train/loss_last"] < found["train/loss_first"]
-    assert found["train/rewards/accuracies"] == 1.0
+    assert found["train/rewards/accuracies"] == found["eval/rewards/accuracies"] == 1.0
     assert not (here / "out" / "adapter_config.json").exists()
     assert main(["score", "--model", "out", "--dataset", "pairs.jsonl", "--output_dir", "scored"]) == 0
     lines = lines_of(here / "scored")

@@ -311,3 +311,14 @@ def test_published_parquet(published):
     rows = list(read(published("gtalign/ambig_qa-test.parquet")))
     assert len(rows) == 300
     assert all(isinstance(row.prompt, tuple) for row in rows)
+
+
+def test_stepwise_columns_of_trl(tmp_path):
+    path = tmp_path / "steps.jsonl"
+    path.write_text('{"prompt": "Q", "completions": ["One.", "Two."], "labels": [true, false]}\n')
+    (row,) = read(path)
+    assert row.completions == ("One.", "Two.")
+    assert row.facts == {"labels": [True, False]}
+    path.write_text('{"prompt": "Q", "completion": "One.", "labels": [true]}\n')
+    with pytest.raises(DataError, match="did you mean 'label'"):
+        list(read(path))

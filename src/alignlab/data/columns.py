@@ -1,7 +1,8 @@
 """One record of a file -> one Row: TRL's column sets, a mapping for everything else, errors that say where and what.
 
 Column sets (TRL's names, plain text or lists of `{role, content}` messages): `text`; `messages`; `prompt`;
-`prompt, completion[, label]`; `[prompt,] chosen, rejected`; and alignlab's own fields, those of `core.types.Row`.
+`prompt, completion[, label]`; `[prompt,] chosen, rejected`; `prompt, completions[, labels]`
+(steps); and alignlab's own fields, those of `core.types.Row`.
 A mapping names the source column of a field, as LLaMA-Factory's dataset_info does: `{"prompt": "instruction",
 "query": "input", "response": "output", "facts.gold": "answer"}`.
 """
@@ -25,7 +26,7 @@ MAPPED_FIELDS = ("system", "query", "response")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 COLUMN_SETS = (
     "text | messages | prompt | prompt, completion[, label] | [prompt,] chosen, rejected"
-    " | prompt, completions[, scores]"
+    " | prompt, completions[, scores | labels]"
 )
 HH_TURN = "\n\nAssistant:"
 
@@ -222,6 +223,8 @@ def _unknown(record: Mapping[str, Any], where: str) -> dict[str, Any]:
     extra = {key: value for key, value in record.items() if key not in known}
     for key in extra:
         near = nearest(key, known)
+        if key == "labels" and "completions" in record:  # TRL's stepwise data: one label per step
+            continue
         # `raw_completion` is another column, `completoin` a slip
         if near and near not in record and near.count("_") == key.count("_"):
             raise DataError(

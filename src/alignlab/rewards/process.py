@@ -156,7 +156,7 @@ def encode(row: Row, tokenizer: Any, *, max_length: int | None = None) -> Exampl
         raise ValueError("expected `completions`, the steps of a solution in order")
     before = prompt_ids(tokenizer, [row.prompt], max_length=max_length)[0]
     whole: list[int] = []
-    steps = []
+    steps: list[list[int]] = []
     for text in row.completions:
         if not text.strip():
             raise ValueError(f"step {len(steps)} is empty; expected text")
@@ -167,7 +167,7 @@ def encode(row: Row, tokenizer: Any, *, max_length: int | None = None) -> Exampl
         raise TooLong(f"prompt and {len(steps)} steps make {len(before) + len(whole)} tokens; at most {max_length} fit")
     wanted = row.facts.get(TARGET)
     return Example(
-        prompt_ids=before, completions=tuple(steps), origins=("dataset",) * len(steps),
+        prompt_ids=before, completions=tuple(steps),
         scores={} if wanted is None else {TARGET: tuple(wanted)}, row_id=str(row.meta.get("id", "")),
     )  # fmt: skip
 
