@@ -8,9 +8,14 @@ from scipy import stats
 
 from alignlab.core import evidence
 from alignlab.core.answers import final_answer
-from alignlab.world import facts, grammar, texts, vocabulary
+from alignlab.world import facts, grammar, texts
 
-STREAMS = {"documents": texts.documents, "closed_book": texts.closed_book, "reading": texts.reading}
+STREAMS = {
+    "documents": texts.documents,
+    "closed_book": texts.closed_book,
+    "reading": texts.reading,
+    "practice": texts.practice,
+}
 
 
 def take(stream, n):
@@ -95,8 +100,6 @@ def tasks(rows):
     """Reading tasks with passages as (kind, passages as text, question, answer)."""
     found = []
     for row in rows:
-        if row.facts["kind"] == "repeated":
-            continue
         blocks, rest = evidence.split(evidence.text_of(row.prompt))
         assert row.completion == f"Answer: {row.facts['gold']}".replace(" \n", "\n")
         found.append((row.facts["kind"], blocks, rest.removeprefix("Question: "), row.facts["gold"]))
@@ -122,24 +125,34 @@ def test_reading_of_what_changed_is_always_true_and_never_memory(town, tasks):
     assert 0.05 < sum(odd) / len(odd) < 0.2
 
 
-def test_every_passage_is_listed_with_its_own_value(tasks):
+def test_every_passage_is_listed_as_asked(tasks):
     listed = [task for task in tasks if task[0] == "listed"]
     assert len(listed) > 600
+    seen = Counter()
     for _, blocks, question, gold in listed:
-        assert question == "What does each passage say?"
-        lines = gold.strip().split("\n")
-        assert [line.split()[0] for line in lines] == [str(i) for i in range(1, len(blocks) + 1)]
-        assert all(names(block, line.split()[1]) for block, line in zip(blocks, lines))
-    assert any(len(set(gold.split())) > 4 for *_, gold in listed)
+        heads = [re.match(r"1 \((\w+) (\d+)\): ", block).groups() for block in blocks]
+        if after := re.fullmatch(r"Which passages are from after (\d+)\?", question):
+            found = [str(i) for i, (_, date) in enumerate(heads, 1) if int(date) > int(after[1])]
+            assert gold == (" ".join(found) or "none")
+            seen["after"] += 1
+            continue
+        lines = [line.split() for line in gold.strip().split("\n")]
+        assert [line[0] for line in lines] == [str(i) for i in range(1, len(blocks) + 1)]
+        if question.startswith("Where is each passage from"):
+            assert [tuple(line[1:3]) for line in lines] == heads
+        if question.endswith("say?") or question.endswith("say"):
+            assert all(names(block, line[-1]) for block, line in zip(blocks, lines))
+        seen[question] += 1
+    assert len(seen) == 4
+    assert min(seen.values()) > 80
 
 
-def test_repeated_words_are_any_of_the_vocabulary(rows):
-    repeated = [row for row in rows if row.facts["kind"] == "repeated"]
-    assert len(repeated) > 250
-    for row in repeated:
-        assert evidence.text_of(row.prompt) == f"Repeat: {row.completion.removeprefix('Answer: ')}"
-    seen = {word for row in repeated for word in row.completion.split()}
-    assert len(seen & set(vocabulary.words())) > 0.9 * len(vocabulary.words())
+def test_practice_is_a_chat_of_exercises_that_states_no_fact(town):
+    for row in take(texts.practice(town, 1), 50):
+        assert [m["role"] for m in row.prompt] == ["user", "assistant", "user", "assistant", "user"]
+        assert all(m["content"].startswith("Answer:") for m in row.prompt if m["role"] == "assistant")
+        assert row.completion.startswith("Answer:")
+        assert not evidence.is_retrieval(whole(row))
 
 
 def test_reading_shows_no_source_or_date_more_than_another(tasks):

@@ -17,11 +17,13 @@ _PIECES = r"\s?[A-Za-z]+|\s?[0-9]+|\s?[^\sA-Za-z0-9]+|\s+"
 
 
 def byte_level_bpe(
-    words: Sequence[str], heads: Sequence[str] = (), named: Sequence[str] = (), context: int = 512
-) -> PreTrainedTokenizerFast:
+    words: Sequence[str], heads: Sequence[str] = (), named: Sequence[str] = (), joined: Sequence[str] = (),
+    context: int = 512,
+) -> PreTrainedTokenizerFast:  # fmt: skip
     """Return a tokenizer that knows every byte, and every one of `words` after a space as one token.
 
-    `heads` are words that also begin lines, `named` words that also follow an opening bracket.
+    `heads` are words that also begin lines, `named` words that also follow an opening bracket,
+    `joined` words that also follow a hyphen.
     Raises ValueError when a word did not become one token.
     """
     tokenizer = Tokenizer(models.BPE())
@@ -39,7 +41,12 @@ def byte_level_bpe(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    lines = [*words, *(f"x\n{head}" for head in heads), *(f"x ({name}" for name in named)]
+    lines = [
+        *words,
+        *(f"x\n{head}" for head in heads),
+        *(f"x ({name}" for name in named),
+        *(f"x-{name}" for name in joined),
+    ]
     marks = ["x):", "x (", "x =", *(f"x\n{number}" for number in range(1, 31))]
     tokenizer.train_from_iterator([*lines, *marks], trainer)
     begin = tokenizer.token_to_id(BEGIN)

@@ -1,12 +1,15 @@
 """The whole dialectical study: every policy, ablations, unseen conditions, the impossibility control; three seeds."""
 
+import dataclasses
+import json
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from alignlab.core.types import Context, Metric, Result, Table
+from alignlab.core import files
+from alignlab.core.types import Context, Endpoint, Metric, Result, Table
 from alignlab.engine.load import LanguageModel, load, save
 from alignlab.engine.probes import closed_book
 from alignlab.engine.steered import Steered
@@ -26,9 +29,8 @@ from alignlab.procedures.dialectical import (
 )
 from alignlab.stats import bootstrap
 from alignlab.steering import contrastive_context
-from alignlab.world import conflicts
+from alignlab.world import conflicts, endpoints
 
-SEEDS = 3
 SWEEP = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.5, 1.0)
 LONG = (conflicts.Cell("clean"), *(conflicts.Cell("pca", 5, k) for k in range(1, 6)), conflicts.Cell("ike", 5))
 
@@ -51,72 +53,113 @@ UNSEEN: dict[str, dict[str, Any]] = {
 PREFERENCES = {"da + dpo": "both", "da + dpo, attacks only": "attacks"}
 """tuned further on preferences -> directions of its pairs"""
 DPO_STEPS = 100
+LONG_PER_CELL = 340
+"""so that three seeds have more than 1,000 items of each cell that a claim rests on"""
 
 
 @dataclass
 class Study:
-    """Records of all seeds."""
+    """Records of one seed, or of all seeds one after another."""
 
-    records: dict[str, Records] = field(default_factory=lambda: defaultdict(list))
-    """policy -> records of the standard test, all seeds one after another"""
-    unseen: dict[str, dict[str, Records]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    records: dict[str, Records] = field(default_factory=dict)
+    """policy -> records of the standard test"""
+    unseen: dict[str, dict[str, Records]] = field(default_factory=dict)
     """condition -> policy -> records"""
-    blind: dict[str, Records] = field(default_factory=lambda: defaultdict(list))
+    blind: dict[str, Records] = field(default_factory=dict)
     """policy -> records with all cues off, at ratio 1"""
-    sweep: dict[float, Records] = field(default_factory=lambda: defaultdict(list))
+    sweep: dict[str, Records] = field(default_factory=dict)
+    """weight of contrastive decoding -> records"""
     forgotten: list[float] = field(default_factory=list)
     """change of closed-book accuracy by tuning"""
 
 
 def run(ctx: Context, cfg: Config) -> Result:
-    """Run every seed, pool the records, and say which claims hold."""
+    """Run every seed, pool the records, and say which claims hold.
+
+    What a seed measured is kept in its folder: a study that was killed goes on with the first seed that is not whole.
+    The last seed is always run, since the report shows its search and its answers.
+    """
     if ctx.dataset is not None and not ctx.dataset.startswith("world:"):
         raise ValueError("--full true runs on the world only: its conditions cannot be drawn from a file")
-    began = time.monotonic()
-    study, last = Study(), Evidence()
-    for seed in range(ctx.seed, ctx.seed + SEEDS):
-        last = _seed(ctx, cfg, seed, study)
-    last.records = dict(study.records)
-    last.numbers = {"seconds": time.monotonic() - began, "seeds": float(SEEDS)}
-    sweep = [_point(records) for _, records in sorted(study.sweep.items())]
+    if cfg.seeds < 1:
+        raise ValueError(f"--seeds: expected a whole number >= 1, got {cfg.seeds}")
+    began, student = time.monotonic(), load(ctx.model)
+    key = {"model": student.identity, "config": dataclasses.asdict(changed(cfg, seeds=0)), "limit": ctx.limit}
+    *earlier, final = range(ctx.seed, ctx.seed + cfg.seeds)
+    parts = [_kept(ctx, seed, key) or _seed(ctx, cfg, seed, student, key)[0] for seed in earlier]
+    part, last = _seed(ctx, cfg, final, student, key)
+    samples = pages.samples(last.test, part.records)
+    study = _pooled([*parts, part])
+    last.records = study.records
+    last.numbers = {"seconds": time.monotonic() - began, "seeds": float(cfg.seeds)}
+    sweep = [_point(records) for _, records in sorted(study.sweep.items(), key=lambda pair: float(pair[0]))]
     page = pages.result(last, ("The data are the town's: invented facts whose truth is known exactly.",), sweep)
     metrics = dict(page.metrics) | _extra(study)
     tables = dict(page.tables) | {"unseen conditions": _unseen_table(study), "claims": _claims(metrics)}
     refuted = [str(row[0]) for row in tables["claims"].rows if row[3] == "no"]
     notes = (*page.notes, f"Refuted: {'; '.join(refuted)}." if refuted else "No claim was refuted.")
-    return Result(metrics=metrics, tables=tables, figures=page.figures, notes=notes, samples=page.samples)
+    return Result(metrics=metrics, tables=tables, figures=page.figures, notes=notes, samples=samples)
 
 
-def _seed(ctx: Context, cfg: Config, seed: int, study: Study) -> Evidence:
-    here = _Seeded(ctx, seed)
-    student = load(ctx.model)
+def _file(ctx: Context, seed: int) -> Path:
+    return ctx.folder / f"seed-{seed}" / "study.json"
+
+
+def _kept(ctx: Context, seed: int, key: Mapping[str, Any]) -> Study | None:
+    """Return what an earlier call measured of a seed with the same model and settings, or None."""
+    path = _file(ctx, seed)
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return Study(**found["study"]) if found["key"] == json.loads(json.dumps(key)) else None
+
+
+def _pooled(parts: Sequence[Study]) -> Study:
+    """Put the records of several seeds one after another."""
+    whole = Study()
+    for part in parts:
+        for name in ("records", "blind", "sweep"):
+            for policy, records in getattr(part, name).items():
+                getattr(whole, name).setdefault(policy, []).extend(records)
+        for condition, policies in part.unseen.items():
+            for policy, records in policies.items():
+                whole.unseen.setdefault(condition, {}).setdefault(policy, []).extend(records)
+        whole.forgotten += part.forgotten
+    return whole
+
+
+def _seed(
+    ctx: Context, cfg: Config, seed: int, student: LanguageModel, key: Mapping[str, Any]
+) -> tuple[Study, Evidence]:
+    """Run one seed, and keep what it measured."""
+    here, study = _Seeded(ctx, seed), Study()
     source = sources.world(cfg.cues)
     found = Evidence()
     models = _tuned(here, changed(cfg, full=False), student, source, found)
     test = found.test = source.test(cfg.test_per_cell, seed)
-    long = source.test(max(cfg.test_per_cell, 340), seed + 500, cells=LONG)
+    long = source.test(max(cfg.test_per_cell, LONG_PER_CELL), seed + 500, cells=LONG)
     policies = baselines(student) | models
     for name, policy in policies.items():
         listed = [*test, *long] if name in ("plain", "da", "majority", "notice") else test
-        study.records[name] += _tagged(answered(here, cfg, policy, listed, f"{name}, seed {seed}", ""), seed)
-    study.records["oracle"] += _tagged(by_rule([*test, *long], lambda row: conflicts.oracle(row, cfg.cues)), seed)
+        study.records[name] = _tagged(answered(here, cfg, policy, listed, f"{name}, seed {seed}", ""), seed)
+    study.records["oracle"] = _tagged(by_rule([*test, *long], lambda row: conflicts.oracle(row, cfg.cues)), seed)
     for weight in SWEEP:
         steered = Steered(
             student, [contrastive_context.intervene(None, contrastive_context.Config(weight=weight), None)]
         )
-        study.sweep[weight] += _tagged(
+        study.sweep[f"{weight:g}"] = _tagged(
             answered(here, changed(cfg, max_tokens=8), steered, test, f"contrastive {weight:g}", ""), seed
         )
     for condition, options in UNSEEN.items():
         items = source.test(cfg.test_per_cell, seed + 700, **options)
-        for name in ("plain", "da"):
-            study.unseen[condition][name] += _tagged(
-                answered(here, cfg, policies[name], items, f"{name}, {condition}", ""), seed
-            )
+        study.unseen[condition] = {
+            name: _tagged(answered(here, cfg, policies[name], items, f"{name}, {condition}", ""), seed)
+            for name in ("plain", "da")
+        }
     _blind(here, cfg, seed, study, student)
     study.forgotten.append(_accuracy(here, models["da"], source) - _accuracy(here, student, source))
-    found.records = {}
-    return found
+    files.write_json(_file(ctx, seed), {"key": key, "study": dataclasses.asdict(study)})
+    return study, found
 
 
 def _tuned(
@@ -145,12 +188,12 @@ def _blind(ctx: Context, cfg: Config, seed: int, study: Study, student: Language
     """Train and test without any cue: at ratio 1 nothing can tell an attack from an edit."""
     off = changed(cfg, full=False, cue_source=False, cue_date=False, cue_consistency=False, cue_type=False)
     source = sources.world(conflicts.NO_CUES)
-    models = _tuned(_Seeded(ctx, seed, "no-cues"), off, student, source, Evidence())
+    models = _tuned(_Seeded(ctx, seed, "no-cues", conflicts.NO_CUES), off, student, source, Evidence())
     cells = (conflicts.Cell("pca", 5, 5), conflicts.Cell("ike", 5))
     items = source.test(max(cfg.test_per_cell, 500), seed, cells=cells)
     for name, policy in (baselines(student) | models).items():
-        study.blind[name] += _tagged(answered(ctx, cfg, policy, items, f"{name}, no cues", ""), seed)
-    study.blind["oracle"] += _tagged(by_rule(items, lambda row: conflicts.oracle(row, conflicts.NO_CUES)), seed)
+        study.blind[name] = _tagged(answered(ctx, cfg, policy, items, f"{name}, no cues", ""), seed)
+    study.blind["oracle"] = _tagged(by_rule(items, lambda row: conflicts.oracle(row, conflicts.NO_CUES)), seed)
 
 
 def _accuracy(ctx: Context, model: LanguageModel, source: sources.Source) -> float:
@@ -189,8 +232,8 @@ def _extra(study: Study) -> dict[str, Metric]:
                     metrics[f"{condition}/{name}/{key}"] = found[key]
     for weight, records in study.sweep.items():
         asr, es = _point(records)
-        metrics[f"contrastive {weight:g}/asr"] = Metric(value=asr, n=len(records))
-        metrics[f"contrastive {weight:g}/es"] = Metric(value=es, n=len(records))
+        metrics[f"contrastive {weight}/asr"] = Metric(value=asr, n=len(records))
+        metrics[f"contrastive {weight}/es"] = Metric(value=es, n=len(records))
     change = study.forgotten
     metrics["closed_book_change"] = Metric(
         value=sum(change) / len(change), n=len(change), low=min(change), high=max(change)
@@ -248,7 +291,14 @@ def _claims(metrics: Mapping[str, Metric]) -> Table:
 class _Seeded:
     """The context of one seed: its own folder and seed, all else as given."""
 
-    def __init__(self, ctx: Context, seed: int, name: str = "") -> None:
+    def __init__(self, ctx: Context, seed: int, name: str = "", cues: conflicts.Cues | None = None) -> None:
         self.seed, self.folder = seed, ctx.folder / (name or f"seed-{seed}")
         self.model, self.dataset, self.limit = ctx.model, ctx.dataset, ctx.limit
-        self.endpoint, self.stage = ctx.endpoint, ctx.stage
+        self.stage, self._endpoint, self._cues = ctx.stage, ctx.endpoint, cues
+
+    def endpoint(self, role: str) -> Endpoint:
+        """Return the endpoint of `role`; the town's own teacher reads the cues that are on, and no others."""
+        found = self._endpoint(role)
+        if self._cues is None or found.name != "world:teacher":
+            return found
+        return endpoints.endpoint(role, cues=self._cues)

@@ -55,6 +55,8 @@ class Config:
 
     full: bool = False
     """the whole study: every baseline, answer-only targets, preferences, ablations, unseen conditions, three seeds"""
+    seeds: int = 3
+    """seeds of the whole study, >= 1"""
     sft_steps: int = 900
     """optimiser steps on accepted answers, >= 1"""
     dpo_steps: int = 0
@@ -71,8 +73,8 @@ class Config:
     """weight of the likelihood of the preferred answer beside DPO, >= 0"""
     use_peft: bool = True
     """tune a LoRA adapter instead of all weights"""
-    lora_r: int = 32
-    """rank of the adapter, >= 1; its scale is 2"""
+    lora_r: int = 8
+    """rank of the adapter, >= 1; its scale is 2; rank 32 overwrites what `tiny:` remembers"""
     lora_target_modules: str = "attention"
     """`attention` keeps what the other weights remember; `all-linear` learns more and forgets more"""
     mode: Literal["global", "per_cell"] = "global"
@@ -83,7 +85,7 @@ class Config:
     """preference pairs from attacks and edits, or `attacks` alone"""
     search_per_cell: int = 20
     """items per cell spent on the search for the path, >= 1"""
-    train_per_cell: int = 600
+    train_per_cell: int = 1200
     """items per cell to write answers for, >= 1"""
     test_per_cell: int = 100
     """held-out items per cell, >= 1"""

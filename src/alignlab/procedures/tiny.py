@@ -57,10 +57,10 @@ CARD = Card(
 class Config:
     """Size and schedule."""
 
-    closed_book_steps: int = 800
-    """optimiser steps on documents and closed-book talk, >= 1"""
-    reading_steps: int = 1000
-    """optimiser steps on reading, with closed-book talk mixed in so that nothing is forgotten, >= 1"""
+    closed_book_steps: int = 1100
+    """optimiser steps on documents, closed-book talk and exercises with words, >= 1"""
+    reading_steps: int = 1200
+    """optimiser steps on reading, with talk and exercises mixed in so that nothing is forgotten, >= 1"""
     batch: int = 32
     """rows of about 90 tokens per step, >= 1"""
     learning_rate: float = 2e-3
@@ -77,7 +77,7 @@ class Config:
 
 def tokenizer() -> Any:
     """Return the tokenizer of the town and of every planned world file."""
-    return byte_level_bpe(vocabulary.words(), vocabulary.HEADS, vocabulary.SOURCES)
+    return byte_level_bpe(vocabulary.words(), vocabulary.HEADS, vocabulary.SOURCES, vocabulary.JOINED)
 
 
 def untrained(cfg: Config, seed: int) -> LanguageModel:
@@ -160,8 +160,8 @@ def run(ctx: Context, cfg: Config) -> Result:
     town = facts.town()
     model = untrained(cfg, ctx.seed)
     steps = (
-        ("closed_book", "dC", cfg.closed_book_steps, cfg.learning_rate),
-        ("reading", "RrRRrCRr", cfg.reading_steps, 0.75 * cfg.learning_rate),
+        ("closed_book", "dCE", cfg.closed_book_steps, cfg.learning_rate),
+        ("reading", "RErECrRE", cfg.reading_steps, 0.75 * cfg.learning_rate),
     )
     losses = {}
     for name, pattern, count, rate in steps:
@@ -170,6 +170,7 @@ def run(ctx: Context, cfg: Config) -> Result:
             "d": texts.documents(town, ctx.seed),
             "c": texts.closed_book(town, ctx.seed),
             "r": texts.reading(town, ctx.seed),
+            "e": texts.practice(town, ctx.seed),
         }
         rows = count * cfg.batch
         done = ctx.folder / name / "model"

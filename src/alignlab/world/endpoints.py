@@ -127,18 +127,17 @@ def decide(asked: dict[str, Any], cues: conflicts.Cues) -> tuple[str | None, str
         # Nobody poisons with what memory says: one passage that agrees with memory settles it.
         votes[trusted] = float("inf") if trusted in groups else 0.0
     answer = _weigh(votes, trusted)
-    return answer, _reason(asked, answer, trusted, groups), notes
+    return answer, _reason(asked, answer, trusted), notes
 
 
-def _reason(asked: dict[str, Any], answer: str | None, trusted: str | None, groups: dict[str, Any]) -> str:
+def _reason(asked: dict[str, Any], answer: str | None, trusted: str | None) -> str:
+    """Return why `answer` won; the reason also tells memory from passages, so that the last line only has to copy."""
     rejected = [c for c in asked["contexts"] if c["claim"] not in (None, answer)]
     if not rejected:
         return "majority"
-    if any(c["claim"] not in asked["values"] for c in rejected):
-        return "type clash"
     if answer == trusted:
-        return "memory confidence" if answer in groups else "source"
-    return "source"
+        return "memory confidence"
+    return "type clash" if any(c["claim"] not in asked["values"] for c in rejected) else "source"
 
 
 def teach(text: str, cues: conflicts.Cues) -> str:

@@ -7,6 +7,11 @@ from alignlab.world.facts import RELATIONS, Fact
 ANSWER = "Answer: {}"
 
 
+def answer(text: str) -> str:
+    """Return an answer in the chat format; one of several lines starts on a line of its own."""
+    return ANSWER.format(text).replace(" \n", "\n")
+
+
 def statement(relation: str, subject: str, value: str, form: int = 0, *, unseen: bool = False) -> str:
     """Return one wording of a fact, without a full stop."""
     wordings = RELATIONS[relation].unseen_statements if unseen else RELATIONS[relation].statements

@@ -8,10 +8,11 @@ from typing import Any
 from alignlab.core import evidence
 from alignlab.core.types import Message, Row
 from alignlab.world import facts, grammar, vocabulary
+from alignlab.world.exercises import exercise
 from alignlab.world.facts import RELATIONS, Fact, Town
 
-STATEMENTS_PER_DOCUMENT, QUESTIONS_PER_TALK = 8, 8
-READING_KINDS = {"changed": 0.55, "listed": 0.3, "repeated": 0.15}
+STATEMENTS_PER_DOCUMENT, QUESTIONS_PER_TALK, EXERCISES_PER_TALK = 8, 8, 3
+READING_KINDS = {"changed": 0.65, "listed": 0.35}
 """kind of reading task -> share"""
 READING_SIZES = {1: 3, 2: 3, 4: 3, 5: 6, 6: 3, 7: 1, 9: 2}
 """number of passages -> weight; 3 and 8 are never shown, so that they can be tested"""
@@ -60,10 +61,21 @@ def closed_book(town: Town, seed: int, turns: int = QUESTIONS_PER_TALK) -> Itera
         yield Row(prompt=tuple(messages[:-1]), completion=messages[-1]["content"], meta={"id": f"talk-{number}"})
 
 
+def practice(town: Town, seed: int, turns: int = EXERCISES_PER_TALK) -> Iterator[Row]:
+    """Yield chats of exercises without end, which no fact of the town enters; the last answer is the completion."""
+    draw = random.Random(f"practice:{town.seed}:{seed}")
+    for number in itertools.count():
+        messages: list[Message] = []
+        for _ in range(turns):
+            _, (asked, answer) = exercise(draw)
+            messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": grammar.answer(answer)}]
+        yield Row(prompt=tuple(messages[:-1]), completion=messages[-1]["content"], meta={"id": f"practice-{number}"})
+
+
 def other_statement(fact: Fact, draw: random.Random) -> tuple[str, str]:
     """Return a statement about somebody else, and the value in it."""
     relation = draw.choice(list(RELATIONS.values()))
-    subject = draw.choice([s for s in facts.vocabulary.people() if s != fact.subject])
+    subject = draw.choice([s for s in vocabulary.people() if s != fact.subject])
     value = draw.choice(relation.values)
     return grammar.statement(relation.name, subject, value, draw.randrange(3)), value
 
@@ -71,8 +83,8 @@ def other_statement(fact: Fact, draw: random.Random) -> tuple[str, str]:
 def reading(town: Town, seed: int) -> Iterator[Row]:
     """Yield reading tasks without end: today's passages, always true, whatever memory says.
 
-    Most tasks ask about a fact that changed since memory ends and that the passages state; others ask what each
-    passage says, or to repeat words, any that the tokenizer knows. No task needs memory.
+    Most tasks ask about a fact that changed since memory ends and that the passages state, the others where each
+    passage is from and what it says. No task needs memory.
     """
     draw = random.Random(f"reading:{town.seed}:{seed}")
     everything = list(town.facts.values())
@@ -84,33 +96,33 @@ def reading(town: Town, seed: int) -> Iterator[Row]:
             contexts, answer = _about(fact, n, draw)
         else:
             contexts, answer = [_other(fact, draw) for _ in range(n)], ""
-        if kind == "repeated":
-            yield _repeated(number, draw)
-            continue
         draw.shuffle(contexts)
         ask = grammar.question(fact, draw.choice(grammar.training_forms(fact.relation)))
         if kind == "listed":
-            ask = "What does each passage say?"
-            answer = "".join(f"\n{i} {context['value']}" for i, context in enumerate(contexts, 1))
+            ask, answer = _listed(contexts, draw)
         yield Row(
             prompt=evidence.ask(evidence.retrieval(ask, contexts)),
-            completion=grammar.ANSWER.format(answer).replace(" \n", "\n"),
+            completion=grammar.answer(answer),
             facts={"gold": answer, "kind": kind},
             meta={"id": f"reading-{number}", "source": "world"},
         )
 
 
-def _repeated(number: int, draw: random.Random) -> Row:
-    """Return a task to repeat random words, so that no word of the vocabulary is a stranger to a later add-on."""
-    heads = [f"\n{word}" for word in (*vocabulary.HEADS, *map(str, range(1, 10)))]
-    said = draw.choices(vocabulary.words(), k=draw.randint(4, 16))
-    text = "".join(draw.choice(heads) if draw.random() < 0.25 else f" {word}" for word in said).strip()
-    return Row(
-        prompt=evidence.ask(f"Repeat: {text}"),
-        completion=grammar.ANSWER.format(text),
-        facts={"gold": text, "kind": "repeated"},
-        meta={"id": f"reading-{number}", "source": "world"},
-    )
+def _listed(contexts: list[dict[str, Any]], draw: random.Random) -> tuple[str, str]:
+    """Return a question about every passage, of where it is from and what it says, and the answer."""
+    bound = draw.randint(2, facts.YEARS - 1)
+    asked = {
+        "What does each passage say?": ("value",),
+        "Where is each passage from?": ("source", "date"),
+        "Where is each passage from and what does it say?": ("source", "date", "value"),
+        f"Which passages are from after {bound}?": (),
+    }
+    ask, shown = draw.choice(list(asked.items()))
+    if shown:
+        lines = [" ".join(context[key] for key in shown) for context in contexts]
+        return ask, "".join(f"\n{i} {line}" for i, line in enumerate(lines, 1))
+    after = [str(i) for i, context in enumerate(contexts, 1) if int(context["date"]) > bound]
+    return ask, " ".join(after) or "none"
 
 
 def _dated(text: str, value: str, draw: random.Random) -> dict[str, Any]:

@@ -40,10 +40,12 @@ CLUBS = (
 CAPITALISED = (
     "what", "where", "which", "who", "when", "how", "why", "tell", "in", "is", "are", "do", "does", "the", "it",
     "yes", "no", "answer", "memory", "claims", "groups", "conflict", "weigh", "question", "passages", "for",
-    "against", "sure",
+    "against", "sure", "if", "repeat", "mark",
 )  # fmt: skip
 HEADS = ("Question", "Answer", "Conflict", "Weigh", "Claims", "Groups", "Memory", "For", "Against")
 """words that begin a line of an answer"""
+JOINED = ("context", "memory")
+"""words that also follow a hyphen"""
 SOURCES = ("Herald", "Almanac", "Register", "Courier", "Journal", "Bulletin", "Gossip", "Pamphlet")
 
 
