@@ -3,7 +3,7 @@ from typing import Literal
 
 import pytest
 
-from alignlab.cli import flags, options
+from alignlab.cli import flags, options, spelling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,4 +222,4 @@ def test_trl_names_are_all_there():
         "dataset_name",
         "dataset_train_split",
     ]
-    assert [name for name in trl if flags.resolve(PROG, name, flags_) not in flags_] == []
+    assert [name for name in trl if spelling.resolve(PROG, name, flags_) not in flags_] == []

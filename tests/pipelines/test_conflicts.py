@@ -198,6 +198,22 @@ def test_without_a_judge_the_checker_decides(rows):
     assert broken.score == pytest.approx(0.7 + 0.2)
 
 
+@pytest.mark.parametrize("part", [1, 7, 10_000])
+def test_progress_shows_and_changes_nothing(rows, part, monkeypatch):
+    """A slow teacher is asked a part at a time; every item is counted once, whatever the parts are."""
+    few, cfg = rows[:12], Config(samples=2)
+    whole = attempts(few, TEACHER, JUDGE, cfg)
+    monkeypatch.setattr(pipeline, "PART", part)
+    seen = []
+    assert attempts(few, TEACHER, JUDGE, cfg, seen.append) == whole
+    assert sum(seen) == len(few)
+    seen.clear()
+    mix = {pipeline.cell_of(row): {"P4": 1.0} for row in few}
+    assert list(taught(few, mix, TEACHER, cfg, seen.append)) == list(taught(few, mix, TEACHER, cfg))
+    assert sum(seen) == len(few)
+    assert len(seen) == -(-len(few) // part)
+
+
 def test_samples_are_all_judged(rows):
     found = attempts(rows[:5], TEACHER, JUDGE, Config(strategies=("P2", "P4"), samples=3))
     assert len(found) == 5 * 2 * 3

@@ -6,12 +6,13 @@ import json
 import pytest
 
 from alignlab.cli.context import RunContext
-from alignlab.core import trace
+from alignlab.core import evidence, trace
 from alignlab.core.types import Sample
 from alignlab.data.adapters._items import conflict_item, passage
 from alignlab.engine.probes import Probe
 from alignlab.evals import poisoned_context
 from alignlab.pipelines import conflicts as pipeline
+from alignlab.pipelines._conflict_prompts import LETTERED
 from alignlab.procedures import _dialectical_items as items
 from alignlab.procedures._dialectical_files import File, fit, prepared, turned
 from alignlab.procedures._dialectical_report import summary
@@ -107,14 +108,14 @@ def test_a_claim_may_be_a_quote_or_the_claim_that_the_data_name():
 
 def test_prompts_ask_for_options_where_there_are_any():
     row, _ = fit(item(2, answers=CHOICE), Probe("blue", 1.0))
-    asked = pipeline.evidence.text_of(pipeline.teacher_prompt(row, "P3"))
+    asked = evidence.text_of(pipeline.teacher_prompt(row, "P3"))
     assert "Remembered: blue (sure)" in asked
-    assert pipeline.LETTERED in asked
-    assert "Reference: blue" in pipeline.evidence.text_of(pipeline.judge_prompt(row, "Answer: B", gold_visible=True))
+    assert LETTERED in asked
+    assert "Reference: blue" in evidence.text_of(pipeline.judge_prompt(row, "Answer: B", gold_visible=True))
     free, _ = fit(item(2), Probe("blue", 1.0))
-    asked = pipeline.evidence.text_of(pipeline.teacher_prompt(free, "P3"))
+    asked = evidence.text_of(pipeline.teacher_prompt(free, "P3"))
     assert "Remembered: blue (sure)" in asked
-    assert pipeline.LETTERED not in asked
+    assert LETTERED not in asked
 
 
 def test_failures_keep_the_style_of_the_answer_they_spoil():

@@ -102,6 +102,10 @@ class Config:
     max_tokens: int = 96
     """longest answer; 512 suits models that write sentences"""
 
+    def __post_init__(self) -> None:
+        if self.dpo_steps and self.target == "answer":
+            raise ValueError(f"--target answer with --dpo_steps {self.dpo_steps}: {pipeline.WHOLE}")
+
     @property
     def cues(self) -> conflicts.Cues:
         """The cue families that are on."""
@@ -203,14 +207,12 @@ def written(
     teacher, judge = ctx.endpoint("teacher"), source.judge(ctx)
     items = source.train(cfg.search_per_cell, ctx.seed + 1000)
     with ctx.stage("search for reasoning paths", len(items), len(items)) as stage:
-        attempts = pipeline.attempts(items, teacher, judge, options)
+        attempts = pipeline.attempts(items, teacher, judge, options, stage.advance)
         found.search, found.chosen = pipeline.scored(attempts), pipeline.choose(attempts, options)
-        stage.advance(len(items))
         stage.rows_out = len(attempts)
     items = source.train(cfg.train_per_cell, ctx.seed)
     with ctx.stage("answers along the chosen paths", len(items), len(items)) as stage:
-        accepted = list(pipeline.taught(items, found.chosen, teacher, options))
-        stage.advance(len(items))
+        accepted = list(pipeline.taught(items, found.chosen, teacher, options, stage.advance))
         stage.rows_out = len(accepted)
         stage.reason = "the teacher's answers were wrong, misquoted or broke the grammar; look at samples of --teacher"
     found.counts |= {"written": len(items), "accepted": len(accepted)}
