@@ -225,3 +225,9 @@ def test_save_replaces_an_older_folder(tiny_model, folder):
     save(tiny_model, folder)
     assert not (folder / "left-over.json").exists()
     assert load(folder, device="cpu").identity == f"base@{code(tiny_model)}"
+
+
+def test_a_fresh_adapter_says_nothing(recwarn):
+    """Nothing that only a library's author can act on reaches a user's terminal."""
+    load("tiny:", lora=Lora(r=2, alpha=4, target_modules="attention"))
+    assert [str(w.message) for w in recwarn if issubclass(w.category, FutureWarning)] == []

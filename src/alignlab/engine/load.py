@@ -262,9 +262,10 @@ def _put_on(model: LanguageModel, adapter: str) -> None:
                 f"{found[:8]}: another model, revision, dtype, tokenizer or chat template"
             )
     try:
-        model.module = PeftModel.from_pretrained(
-            model.module, str(folder) if folder.is_dir() else adapter, is_trainable=True, use_safetensors=True
-        )
+        with quiet():
+            model.module = PeftModel.from_pretrained(
+                model.module, str(folder) if folder.is_dir() else adapter, is_trainable=True, use_safetensors=True
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise LoadError(f"cannot put adapter {adapter!r} on {model.source!r}: {str(error).splitlines()[0]}") from error
 
@@ -281,7 +282,7 @@ def _put_fresh(model: LanguageModel, lora: Lora) -> None:
         target_modules=wanted if isinstance(wanted, str) else list(wanted),
         fan_in_fan_out=stores_inputs_first(model.module),
     )  # fmt: skip
-    with torch.random.fork_rng(devices=()):
+    with torch.random.fork_rng(devices=()), quiet():
         torch.manual_seed(lora.seed)
         model.module = get_peft_model(model.module, config)
 

@@ -1,6 +1,7 @@
 """Keep transformers off the terminal while it loads and saves."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 
@@ -13,7 +14,10 @@ def quiet() -> Iterator[None]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            # peft 0.21 asks transformers 5.23 for an attribute by its old name; users can do nothing about it
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(level)
         if shown:

@@ -224,7 +224,10 @@ def preferred(
 ) -> LanguageModel:
     """Return the model saved at `start` tuned on preferences: accepted answers against failures, its own if any."""
     learnt, reference = load(start), load(start)
-    items = [item for item, _, _ in accepted if item.facts["scenario"] in ("pca", "ike", "mixed")]
+    # Not every answer makes a pair; twice as many as the steps will see are enough, and sampling takes its time
+    wanted = 2 * cfg.dpo_steps * cfg.batch
+    accepted = [a for a in accepted if a[0].facts["scenario"] in ("pca", "ike", "mixed")][:wanted]
+    items = [item for item, _, _ in accepted]
     with ctx.stage("preference pairs", len(accepted), len(items)) as stage:
         prompts = [pipeline.student_prompt(item, options.instruction) for item in items]
         texts = learnt.sample(
