@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.core import files
-from alignlab.core.types import Context, Endpoint, Metric, Result, Table
+from alignlab.core.types import Context, Endpoint, Figure, Metric, Result, Table
 from alignlab.engine.load import LanguageModel, load, save
 from alignlab.engine.probes import closed_book
 from alignlab.engine.steered import Steered
@@ -52,6 +52,7 @@ UNSEEN: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 PREFERENCES = {"da + dpo": "both", "da + dpo, attacks only": "attacks"}
 """tuned further on preferences -> directions of its pairs"""
+SHOWN_FIGURES, SHOWN_TABLES = ("Reasoning paths by conflict", "Memory"), ("chosen paths",)
 DPO_STEPS = 100
 LONG_PER_CELL = 340
 """so that three seeds have more than 1,000 items of each cell that a claim rests on"""
@@ -71,13 +72,14 @@ class Study:
     """weight of contrastive decoding -> records"""
     forgotten: list[float] = field(default_factory=list)
     """change of closed-book accuracy by tuning"""
+    shown: dict[str, Any] = field(default_factory=dict)
+    """tables, figures and samples of this seed alone, as data"""
 
 
 def run(ctx: Context, cfg: Config) -> Result:
     """Run every seed, pool the records, and say which claims hold.
 
     What a seed measured is kept in its folder: a study that was killed goes on with the first seed that is not whole.
-    The last seed is always run, since the report shows its search and its answers.
     """
     if ctx.dataset is not None and not ctx.dataset.startswith("world:"):
         raise ValueError("--full true runs on the world only: its conditions cannot be drawn from a file")
@@ -85,20 +87,30 @@ def run(ctx: Context, cfg: Config) -> Result:
         raise ValueError(f"--seeds: expected a whole number >= 1, got {cfg.seeds}")
     began, student = time.monotonic(), load(ctx.model)
     key = {"model": student.identity, "config": dataclasses.asdict(changed(cfg, seeds=0)), "limit": ctx.limit}
-    *earlier, final = range(ctx.seed, ctx.seed + cfg.seeds)
-    parts = [_kept(ctx, seed, key) or _seed(ctx, cfg, seed, student, key)[0] for seed in earlier]
-    part, last = _seed(ctx, cfg, final, student, key)
-    samples = pages.samples(last.test, part.records)
-    study = _pooled([*parts, part])
-    last.records = study.records
-    last.numbers = {"seconds": time.monotonic() - began, "seeds": float(cfg.seeds)}
+    seeds = range(ctx.seed, ctx.seed + cfg.seeds)
+    parts = [_kept(ctx, seed, key) or _seed(ctx, cfg, seed, student, key) for seed in seeds]
+    study, shown = _pooled(parts), parts[-1].shown
+    numbers = {"seconds": time.monotonic() - began, "seeds": float(cfg.seeds)}
     sweep = [_point(records) for _, records in sorted(study.sweep.items(), key=lambda pair: float(pair[0]))]
-    page = pages.result(last, ("The data are the town's: invented facts whose truth is known exactly.",), sweep)
+    notes = ("The data are the town's: invented facts whose truth is known exactly.",)
+    page = pages.result(Evidence(records=study.records, numbers=numbers), notes, sweep)
     metrics = dict(page.metrics) | _extra(study)
     tables = dict(page.tables) | {"unseen conditions": _unseen_table(study), "claims": _claims(metrics)}
+    tables |= {title: Table(**table | {"rows": tuple(map(tuple, table["rows"]))}) for title, table in shown["tables"]}
+    figures = dict(page.figures) | {title: Figure(**figure) for title, figure in shown["figures"]}
     refuted = [str(row[0]) for row in tables["claims"].rows if row[3] == "no"]
     notes = (*page.notes, f"Refuted: {'; '.join(refuted)}." if refuted else "No claim was refuted.")
-    return Result(metrics=metrics, tables=tables, figures=page.figures, notes=notes, samples=samples)
+    return Result(metrics=metrics, tables=tables, figures=figures, notes=notes, samples=tuple(shown["samples"]))
+
+
+def _shown(found: Evidence) -> dict[str, Any]:
+    """Return what the report shows of one seed alone: its search, its memory and some of its answers."""
+    page = pages.result(found, ())
+    return {
+        "figures": [(t, dataclasses.asdict(page.figures[t])) for t in SHOWN_FIGURES if t in page.figures],
+        "tables": [(t, dataclasses.asdict(page.tables[t])) for t in SHOWN_TABLES if t in page.tables],
+        "samples": list(page.samples),
+    }
 
 
 def _file(ctx: Context, seed: int) -> Path:
@@ -128,9 +140,7 @@ def _pooled(parts: Sequence[Study]) -> Study:
     return whole
 
 
-def _seed(
-    ctx: Context, cfg: Config, seed: int, student: LanguageModel, key: Mapping[str, Any]
-) -> tuple[Study, Evidence]:
+def _seed(ctx: Context, cfg: Config, seed: int, student: LanguageModel, key: Mapping[str, Any]) -> Study:
     """Run one seed, and keep what it measured."""
     here, study = _Seeded(ctx, seed), Study()
     source = sources.world(cfg.cues)
@@ -158,8 +168,10 @@ def _seed(
         }
     _blind(here, cfg, seed, study, student)
     study.forgotten.append(_accuracy(here, models["da"], source) - _accuracy(here, student, source))
+    found.records = study.records
+    study.shown = _shown(found)
     files.write_json(_file(ctx, seed), {"key": key, "study": dataclasses.asdict(study)})
-    return study, found
+    return study
 
 
 def _tuned(
