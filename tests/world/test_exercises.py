@@ -70,11 +70,12 @@ def test_every_word_is_met_and_common_words_more_often():
 
 def test_no_exercise_speaks_of_the_town_or_looks_like_a_passage():
     """Nothing here can teach whom to trust: no statement, no source with a date, no question of the town."""
+    sources = "|".join(facts.RELIABILITY)
     questions = {wording.split("{s}")[0].strip() for r in facts.RELATIONS.values() for wording in r.questions}
     draw = random.Random(1)
     for _ in range(2000):
         _, (asked, answer) = exercises.exercise(draw)
-        assert not re.search(r"\((?:%s) \d+\):" % "|".join(facts.RELIABILITY), asked + answer)
+        assert not re.search(rf"\((?:{sources}) \d+\):", asked + answer)
         assert "Question:" not in asked
         assert not any(asked.startswith(question) for question in questions)
 
