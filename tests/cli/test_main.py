@@ -69,7 +69,7 @@ def test_every_other_verb_too(verb, capsys):
         (["train", "dop"], "no method 'dop'. Did you mean 'dpo'?"),
         (["probe", "dpo"], "It is run by: alignlab train dpo"),
         (["train", "dpo", "--betta", "1"], "did you mean --beta?"),
-        (["train", "dpo", "--beta", "-1"], "--beta: expected a number > 0, got -1.0"),
+        (["train", "dpo", "--beta", "-1"], "--beta: expected a finite number > 0, got -1.0"),
         (["train", "dpo", "--limit", "0"], "--limit: expected a whole number of at least 1, got 0"),
         (["train", "sft"], "--dataset: which rows?"),
         (["train", "sft", "--dataset", "nowhere.jsonl"], "nowhere.jsonl"),
