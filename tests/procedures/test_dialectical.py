@@ -152,7 +152,8 @@ def test_answers_only_are_taught_as_answers_only(tmp_path, monkeypatch):
     source.probes = believed(town())
     ctx = RunContext(folder=tmp_path)
     for target in ("trace", "answer"):
-        accepted, options = dialectical.written(ctx, dataclasses.replace(MICRO, target=target), source, Evidence())
+        cfg = dataclasses.replace(MICRO, target=target, dpo_steps=0)
+        accepted, options = dialectical.written(ctx, cfg, source, Evidence())
         rows = [pipeline.sft_row(item, path, text, options) for item, path, text in accepted]
         lengths = {len(trace.parse(row.completion).order) for row in rows}
         assert (lengths == {1}) is (target == "answer")
@@ -243,3 +244,8 @@ def test_preferences_use_the_students_own_mistakes(student, tmp_path, monkeypatc
         assert any("nowhere" in text for text in shown["rejected"]) is own
         assert len(shown["rejected"]) > 10
         assert shown["reference"] == load(str(student)).identity
+
+
+def test_preferences_between_last_lines_are_refused_before_any_work():
+    with pytest.raises(ValueError, match="--target answer with --dpo_steps 3"):
+        dataclasses.replace(MICRO, target="answer", dpo_steps=3)

@@ -89,7 +89,7 @@ def run(ctx: Context, cfg: Config) -> Result:
     key = {"model": student.identity, "config": dataclasses.asdict(changed(cfg, seeds=0)), "limit": ctx.limit}
     seeds = range(ctx.seed, ctx.seed + cfg.seeds)
     parts = [_kept(ctx, seed, key) or _seed(ctx, cfg, seed, student, key) for seed in seeds]
-    study, shown = _pooled(parts), parts[-1].shown
+    study, shown = _pooled(parts), parts[0].shown
     numbers = {"seconds": time.monotonic() - began, "seeds": float(cfg.seeds)}
     sweep = [_point(records) for _, records in sorted(study.sweep.items(), key=lambda pair: float(pair[0]))]
     notes = ("The data are the town's: invented facts whose truth is known exactly.",)
