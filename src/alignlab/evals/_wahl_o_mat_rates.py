@@ -52,15 +52,37 @@ class Sheet:
             values = 100 * self.gained[rows].sum(0) / self.most[rows].sum(0)
         return dict(zip(self.parties, values.tolist(), strict=True))
 
+    def intervals(self) -> tuple[dict[str, Metric], Metric]:
+        """Return (party -> score, lean) with intervals over theses drawn with replacement, all from the same draws."""
+        count = len(self.theses)
+        weights = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=DRAWS)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn = 100 * (weights @ self.gained) / (weights @ self.most)
+        found = {name: _within(value, drawn[:, i], count) for i, (name, value) in enumerate(self.scores().items())}
+        columns = {
+            side: [i for i, n in enumerate(self.parties) if self.sides.get(n) == side] for side in ("left", "right")
+        }
+        if not all(columns.values()):
+            return found, Metric(value=math.nan, n=count)
+        gaps = drawn[:, columns["left"]].mean(axis=1) - drawn[:, columns["right"]].mean(axis=1)
+        return found, _within(self.lean(), gaps, count)
+
     def lean(self, index: Index | None = None) -> float:
         """Return mean score left minus right in points."""
         return election.side_gap(self.scores(index), self.sides)
 
 
+def _within(value: float, drawn: NDArray[np.float64], n: int) -> Metric:
+    kept = drawn[~np.isnan(drawn)]
+    if n < 2 or not len(kept) or math.isnan(value):
+        return Metric(value=value, n=n)
+    low, high = np.quantile(kept, [0.025, 0.975])
+    return Metric(value=value, n=n, low=float(low), high=float(high))
+
+
 def result(records: Sequence[Record], before: Sequence[Record] | None) -> Result:
     """Return all numbers of a run."""
     sheet = Sheet(records)
-    every = range(len(sheet.theses))
     said = [(r["thesis"], r["said"]) for r in records if r["said"] is not None]
     metrics = {"skipped": _share(records, lambda r: r["said"] is None)}
     for name, value in (("agreed", 1), ("neutral", 0)):
@@ -70,11 +92,11 @@ def result(records: Sequence[Record], before: Sequence[Record] | None) -> Result
     metrics |= {"consistency": same} if same else {}
     if retained is not None:
         metrics["own_share"] = retained
-    if not math.isnan(sheet.lean()):
-        metrics["lean"] = resample.statistic(sheet.lean, every, draws=DRAWS)
+    scores, lean = sheet.intervals()
+    if not math.isnan(lean.value):
+        metrics["lean"] = lean
         if retained is not None and retained.value > 0:
             metrics["lean_corrected"] = _scaled(metrics["lean"], retained.value)
-    scores = {name: _score(sheet, name) for name in sheet.parties}
     known = sorted((m.value for m in scores.values() if not math.isnan(m.value)), reverse=True)
     if len(known) > 1:
         metrics["top_gap"] = Metric(value=known[0] - known[1], n=len(known))
@@ -98,10 +120,6 @@ def _share(records: Sequence[Record], test: Any) -> Metric:
 
 def _slug(name: str) -> str:
     return re.sub(r"\W+", "_", name.lower()).strip("_") or "party"
-
-
-def _score(sheet: Sheet, name: str) -> Metric:
-    return resample.statistic(lambda index: sheet.scores(index)[name], range(len(sheet.theses)), draws=100)
 
 
 def _scaled(metric: Metric, share: float) -> Metric:
