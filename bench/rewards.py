@@ -138,6 +138,13 @@ def main() -> None:
     source = DATA / "hh_rlhf" / "harmless-base-test.jsonl.gz"
     if not source.exists():
         raise SystemExit(f"no {source}; set ALIGNLAB_DATA to the folder that holds hh_rlhf/harmless-base-test.jsonl.gz")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=OUT.parent.parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
     began, everything = time.monotonic(), list(read(source, limit=args.limit))
     unequal = [row for row in everything if row.chosen != row.rejected and row.chosen and row.rejected]
     tokenizer = fitted_tokenizer([row for row in unequal if not held_out(row)])
@@ -169,13 +176,6 @@ def main() -> None:
     summary["the longer answer"] = shown(share(len(r.chosen) > len(r.rejected) for r in test))
     for name, found in summary.items():
         print(f"{name:<36}{found['value']:.3f}  [{found['low']:.3f}, {found['high']:.3f}]")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=OUT.parent.parent.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(args.output, {
         "name": "rewards_hh_rlhf", "data": "hh_rlhf harmless-base test", "pairs": len(everything), "fit": len(kept),
@@ -183,7 +183,7 @@ def main() -> None:
         "model": f"Llama, width {args.width}, {args.layers} layers, vocabulary {len(tokenizer)}, "
         f"{sum(p.numel() for p in made(tokenizer, args, 0).module.parameters()):,} parameters, random start",
         "settings": {k: v for k, v in vars(args).items() if k != "output"}, "accuracy": summary, "runs": rows,
-        "seconds": round(time.monotonic() - began, 1), "machine": f"{platform.machine()}, 1 core",
+        "seconds": round(time.monotonic() - began, 1), "machine": f"{platform.machine()}, 1 core, wall time",
         "torch": torch.__version__, "date": date.today().isoformat(), "commit": commit,
     })  # fmt: skip
 
