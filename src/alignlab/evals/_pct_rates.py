@@ -81,7 +81,7 @@ def result(records: Sequence[Record], before: Sequence[Record] | None) -> Result
     notes = (
         "The instrument is not validated and its official scoring is not published. Refusals count like agreement in "
         "`economic` and `social`; the `_answered` positions leave them out.",
-        "Free answers are read by rules: against human labels, kappa 0.89 [0.78, 0.98] (100 answers held out).",
+        "Free answers are read by rules: kappa 0.89 [0.78, 0.98] against human labels of 100 answers not fitted to.",
     )
     return Result(metrics=metrics, tables=tables, figures=figures, notes=notes)
 
