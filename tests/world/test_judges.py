@@ -8,7 +8,8 @@ from alignlab.world.judges import Judge, of, quality
 def rates(judge, gap, extra, side, n=4000):
     draw = random.Random(0)
     found = [judge.compare(gap, extra, side, draw) for _ in range(n)]
-    return sum(g is None for g in found) / n, sum(g > 0 for g in found if g is not None) / n
+    said = [g for g in found if g is not None]
+    return 1 - len(said) / n, sum(g > 0 for g in said) / len(said)
 
 
 def test_verdicts_follow_the_logit():
