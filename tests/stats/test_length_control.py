@@ -130,7 +130,6 @@ def test_length_that_carries_quality_is_taken_out_too():
     assert lc.controlled(lc.fit(p, lc.features(baseline, model, gamma)), gamma)[0] < 53
 
 
-@pytest.mark.slow
 def test_the_interval_covers_and_the_published_error_does_not():
     """Truth at equal length: sigmoid(quality) for the fitted population; 200 seeds of 60 instructions."""
     covered = published = 0
