@@ -203,7 +203,7 @@ def test_a_file_without_the_columns_is_named(tmp_path):
 
 
 def test_the_card_claims_can_fail():
-    held = {"order_effect": 1.0, "missing": 0.0}
+    held = {"firm_sees_effect": 0.03, "missing": 0.0}
     assert all(claim.holds(held) for claim in CARD.claims)
-    assert not all(claim.holds({**held, "order_effect": 0.1}) for claim in CARD.claims)
+    assert not all(claim.holds({**held, "firm_sees_effect": 0.6}) for claim in CARD.claims)
     assert not all(claim.holds({**held, "missing": 0.1}) for claim in CARD.claims)
