@@ -170,7 +170,7 @@ def _entered(layout: Layout) -> Iterator[Layout]:
 
 @contextlib.contextmanager
 def sharing(module: nn.Module, spans: Sequence[Span]) -> Iterator[Layout]:
-    """Let `module` read one row [1, S] of these spans; afterwards, exceptions included, its config is as before.
+    """Let `module` read rows [B, S] of these spans; afterwards, exceptions included, its config is as before.
 
     Raises:
         NotShared: on leaving, where some layer did not come here; inside, where a layer wants what cannot be cut.
@@ -231,14 +231,14 @@ def rectangles(
 
     Args:
         module: the attention layer.
-        query: [1, heads, S, d].
-        key: [1, key heads, S, d].
-        value: [1, key heads, S, d].
+        query: [B, heads, S, d]: one row, or several that are laid out alike.
+        key: [B, key heads, S, d].
+        value: [B, key heads, S, d].
         attention_mask: must be None: transformers builds none for this function.
         kwargs: scaling, dropout, softcap, ...: handed on.
 
     Returns:
-        Attention output [1, S, heads, d].
+        Attention output [B, S, heads, d].
 
     Raises:
         NotShared: a mask or bias that cannot be cut; another row than the layout's.
@@ -248,8 +248,8 @@ def rectangles(
         raise NotShared("no layout is active; enter engine.attention.sharing first")
     if attention_mask is not None or kwargs.get("position_bias") is not None:
         raise NotShared("it makes a mask or a position bias of its own")
-    if query.shape[::2] != (1, layout.tokens) or key.shape[2] != layout.tokens:
-        raise NotShared(f"its attention sees {tuple(query.shape)}, not one row of {layout.tokens} tokens")
+    if query.shape[2] != layout.tokens or key.shape[2] != layout.tokens:
+        raise NotShared(f"its attention sees {tuple(query.shape)}, not rows of {layout.tokens} tokens")
     layout.calls += 1
     name = layout.inner.get(id(module.config))
     if name == "sdpa":

@@ -1,6 +1,7 @@
 """From token ids to log-probabilities at chosen places: the head runs there only, and float32 logits come in chunks."""
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ CHUNK = 1 << 24
 """logits turned to float32 at once; above, the backward pass recomputes them chunk by chunk"""
 
 
-def logits_at(module: nn.Module, ids: Tensor, row: Tensor, position: Tensor, **inputs: Tensor) -> Tensor:
+def logits_at(module: nn.Module, ids: Tensor, row: Tensor, position: Tensor, **inputs: Any) -> Tensor:
     """Return logits [M, V] at M (row, position) places."""
     narrowed = False
 

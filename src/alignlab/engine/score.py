@@ -8,7 +8,7 @@ head (soft-capping, logit scale) is done by the model.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -107,6 +107,37 @@ def score(
     return valued(_scored(module, wanted, prompts, None, batch_tokens, share).logp, place, groups.mask)
 
 
+def score_adapters(
+    module: nn.Module, groups: Groups, adapters: Sequence[str], at: Int[Tensor, "N T k"] | None = None
+) -> list[View]:
+    """Score the same completions under several adapters of one module in one batch; no gradient.
+
+    Every adapter has a copy of each row of shared prompts, so that what it adds is never mixed with another's.
+
+    Args:
+        module: a peft model whose adapters are plain LoRA, in evaluation mode, that shares prompts.
+        groups: as `score` takes them.
+        adapters: their names in the module; `__base__` for none.
+        at: as `score` takes it.
+
+    Returns:
+        One View per adapter, as `score` gives with that adapter on.
+
+    Raises:
+        ValueError: a prompt with its completion that is longer than the model takes.
+        NotShared: the model cannot share prompts.
+    """
+    device = next(module.parameters()).device
+    groups = replace(groups, mask=groups.mask.to(device))
+    at = None if at is None else at.to(device)
+    rows = _rows(groups, _prompts(groups, None), max(1, row_size_in_tokens(device) // len(adapters)))
+    _check_length(module, max((row.longest + 1 for row in rows), default=0))
+    with torch.no_grad(), evaluating(module):
+        parts = [_row_values(module, row, at, device, adapters) for row in rows]
+    places = _places(rows, device)
+    return [placed([part[k] for part in parts], groups.mask, at, places) for k in range(len(adapters))]
+
+
 def _scored(module, groups: Groups, prompts, at, batch_tokens: int | None, share: bool | None) -> View:
     """Score by the path that fits; of a reward model, its numbers one token before each scored one stand for logp."""
     device = groups.mask.device
@@ -161,26 +192,34 @@ def _rows(groups: Groups, prompts: tuple[Tensor, Tensor], size: int) -> list[Pla
 
 def _shared(module: nn.Module, rows: list[PlannedRow], mask: Tensor, at: Tensor | None, device: torch.device) -> View:
     with contextlib.nullcontext() if torch.is_grad_enabled() else evaluating(module):
-        parts = [_row_values(module, row, at, device) for row in rows]
+        parts = [_row_values(module, row, at, device)[0] for row in rows]
+    return placed(parts, mask, at, _places(rows, device))
+
+
+def _places(rows: list[PlannedRow], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return completion and column of every scored token."""
     places = torch.tensor([[n, t] for row in rows for _, n, t in row.scored], device=device).reshape(-1, 2)
-    return placed(parts, mask, at, (places[:, 0], places[:, 1]))
+    return places[:, 0], places[:, 1]
 
 
-def _row_values(module, row: PlannedRow, at, device) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities [M, 1 + k] and [M] of the M scored tokens of a row."""
-    ids = torch.tensor([row.ids], device=device)
+def _row_values(module, row: PlannedRow, at, device, adapters: Sequence[str] = ()) -> list[tuple[Tensor, Tensor]]:
+    """Return log-probabilities [M, 1 + k] and [M] of the M scored tokens of a row, for each adapter that is named."""
+    copies = max(1, len(adapters))
+    ids = torch.tensor([row.ids], device=device).expand(copies, -1)
     heads = torch.tensor(row.heads, device=device)
+    copy = torch.arange(copies, device=device).repeat_interleave(len(heads))
     place, n, t = torch.tensor(row.scored, device=device).T
+    named = {"adapter_names": list(adapters)} if adapters else {}
     with attention.sharing(module, row.spans):
-        positions = torch.tensor([row.positions], device=device)
+        positions = torch.tensor([row.positions], device=device).expand(copies, -1)
         if scalar_head(module) is not None:
-            values = values_at(module, ids, torch.zeros_like(heads), heads, position_ids=positions)[place]
-            return values[:, None], torch.zeros_like(values)
-        logits = logits_at(module, ids, torch.zeros_like(heads), heads, position_ids=positions)
+            values = values_at(module, ids, copy, heads, position_ids=positions)[place]
+            return [(values[:, None], torch.zeros_like(values))]
+        logits = logits_at(module, ids, copy, heads.repeat(copies), position_ids=positions, **named)
     wanted = torch.tensor(row.targets, device=device)[:, None]
     if at is not None:
         wanted = torch.cat([wanted, at[n, t]], 1)
-    return log_probs(logits, wanted, at is not None, place)
+    return [log_probs(part, wanted, at is not None, place) for part in logits.chunk(copies)]
 
 
 # The plain path

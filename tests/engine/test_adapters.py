@@ -1,0 +1,119 @@
+"""Several adapters on one module are held against the same adapters loaded one by one."""
+
+import pytest
+import torch
+
+from alignlab.engine.adapters import Switched, load_all, score_all
+from alignlab.engine.divergence import groups_of, log_probabilities
+from alignlab.engine.load import LoadError, Lora, load, save
+
+TEXTS = [[30, 41, 7], [9, 9, 12]]
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_models, tmp_path_factory):
+    """A base and two adapters of it, and one of another base."""
+    root = tmp_path_factory.mktemp("adapters")
+    save(tiny_models.make_model("llama", seed=1), root / "base")
+    save(tiny_models.make_model("llama", seed=2), root / "other")
+    for name, base, seed in (("one", "base", 3), ("two", "base", 4), ("stranger", "other", 5)):
+        model = load(root / base, lora=Lora(r=2, alpha=4, seed=seed))
+        torch.manual_seed(seed)
+        for key, parameter in model.module.named_parameters():
+            if "lora_B" in key:
+                torch.nn.init.normal_(parameter, std=0.5)
+        save(model, root / name)
+    return root
+
+
+def scores(model):
+    return torch.tensor([row.tolist() for row in log_probabilities(model, [3, 8], TEXTS)])
+
+
+def test_as_if_loaded_alone(folders):
+    specs = [folders / name for name in ("two", "base", "one", "two")]
+    found = load_all(specs)
+    assert len({id(model.module) for model in found}) == 1
+    assert found[0] is found[3]
+    for spec, model in zip(specs, found):
+        alone = load(spec)
+        assert torch.allclose(scores(model), scores(alone), atol=1e-5)
+        assert model.identity == alone.identity
+        assert model.sample(["The mill"], max_tokens=5) == alone.sample(["The mill"], max_tokens=5)
+    assert len({model.identity for model in found}) == 3
+    apart = (scores(found[0]) - scores(found[2])).abs().max()
+    assert apart > 0.1
+
+
+def test_one_use_leaves_the_others_alone(folders):
+    two, one = load_all([folders / "two", folders / "one"])
+    before = scores(two)
+    assert isinstance(one, Switched)
+    with pytest.raises(RuntimeError), one.active():
+        raise RuntimeError
+    assert two.module.active_adapter == "default"
+    scores(one)
+    assert torch.equal(scores(two), before)
+
+
+def test_models_of_other_bases_are_on_their_own(folders):
+    one, stranger, other = load_all([folders / "one", folders / "stranger", folders / "other"])
+    assert one.module is not stranger.module
+    assert stranger.module is other.module
+    alone = load_all([folders / "base", str(folders / "base")])
+    assert alone[0] is alone[1]
+    assert not isinstance(alone[0], Switched)
+
+
+def test_an_adapter_of_a_base_that_changed(folders, tiny_models, tmp_path):
+    import shutil
+
+    shutil.copytree(folders, tmp_path / "copy")
+    text = (tmp_path / "copy/two/alignlab_base.json").read_text()
+    (tmp_path / "copy/two/alignlab_base.json").write_text(text.replace('"digest": "', '"digest": "0'))
+    with pytest.raises(LoadError, match="another model"):
+        load_all([tmp_path / "copy/one", tmp_path / "copy/two"])
+    (tmp_path / "copy/two/adapter_model.safetensors").unlink()
+    with pytest.raises(LoadError, match="pickled adapters"):
+        load_all([tmp_path / "copy/one", tmp_path / "copy/two"])
+
+
+def test_one_batch_for_adapters_of_one_base(folders, monkeypatch):
+    """Each row by its own adapter: the same numbers as one by one, for half the calls of the module."""
+    models = load_all([folders / "two", folders / "base", folders / "one"])
+    groups = groups_of([3, 8], TEXTS)
+    at = torch.arange(40).expand(2, 3, 40)
+    alone = [model.score(groups, at) for model in models]
+    calls = []
+    module = models[0].module
+    handle = module.get_output_embeddings().register_forward_hook(lambda *_: calls.append(1))
+    try:
+        assert all(view.logp.shape == (2, 3) for view in score_all(models, groups))
+        watched = len(calls)  # hooks of others see plain rows, one model after the other
+    finally:
+        handle.remove()
+    assert watched == 3
+    monkeypatch.setattr(Switched, "score", lambda *_: pytest.fail("one by one"))
+    for found, expected in zip(score_all(models, groups, at), alone):
+        for name in ("logp", "top_logp", "rest"):
+            assert torch.allclose(getattr(found, name), getattr(expected, name), atol=1e-5)
+    assert (alone[0].logp - alone[2].logp).abs().max() > 0.1
+
+
+def test_adapters_beside_their_base(folders):
+    """They share the base's tensors, and leave it as it was."""
+    base = load(folders / "base")
+    before = scores(base)
+    first, two, stranger, one = load_all([folders / n for n in ("two", "stranger", "one")], beside=base)
+    assert first.module is two.module is one.module
+    assert stranger.module is not one.module
+    pointers = {p.data_ptr() for p in base.module.parameters()}
+    assert pointers <= {p.data_ptr() for p in first.module.parameters()}
+    assert first.identity == base.identity
+    for model, name in ((one, "one"), (two, "two"), (first, "base")):
+        assert torch.allclose(scores(model), scores(load(folders / name)), atol=1e-5)
+    assert torch.equal(scores(base), before)
+    assert not hasattr(base.module, "peft_config")
+    kept, alone = load_all([folders / "stranger"], beside=base)
+    assert kept is base
+    assert alone.identity == stranger.identity
