@@ -1,6 +1,5 @@
 """One action per verb: reads rows, loads models, calls the method's function, returns its Result."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType, NoneType
@@ -11,7 +10,7 @@ from alignlab.cli import flags
 from alignlab.cli.context import RunContext
 from alignlab.core import files
 from alignlab.core.find import find
-from alignlab.core.types import Endpoint, Metric, Prompt, Result, Row, Table
+from alignlab.core.types import Endpoint, Metric, Prompt, Result, Row
 
 Values = dict[str, Any]
 
@@ -180,41 +179,33 @@ def eval(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resul
     """Play an eval with a model or an endpoint."""
     from alignlab.engine.endpoints import endpoint
     from alignlab.harness import local
+    from alignlab.harness.dialogue import roles
+    from alignlab.harness.journal import Journal
 
     options_ = {"seed": ctx.seed, "temperature": values["temperature"], "max_tokens": values["max_tokens"]}
+    found: dict[str, local.Answerer] = {}
     if values["target"]:
-        subject = local.by_endpoint(endpoint(values["target"], cache_dir=ctx.folder / "answers"), **options_)
+        found["model"] = local.by_endpoint(endpoint(values["target"], cache_dir=ctx.folder / "answers"), **options_)
     else:
-        subject = local.by_model(steered(load_model(values), values), **options_)
+        model = steered(load_model(values), values)
+        found["model"] = local.by_model(model, **options_, form=values["option_score"])
     items = read_rows(ctx, values) if ctx.dataset else list(itertools.islice(module.items(cfg), ctx.limit))
 
     def answerer(role: str) -> local.Answerer:
-        return subject if role == "model" else local.by_endpoint(ctx.endpoint(role), **options_)
+        if role not in found:
+            found[role] = local.by_endpoint(ctx.endpoint(role), **options_)
+        return found[role]
 
-    with ctx.stage(module.__name__.rpartition(".")[2], len(items), len(items)) as stage:
-        records = local.play(module, cfg, items, answerer, stage.advance)
-        stage.rows_out = len(records)
-    ctx.samples = records
-    result: Result = module.aggregate(records)
-    if not hasattr(module, "baselines"):
-        return result
-    beside = {
-        name: module.aggregate([module.score(item, [text]) for item, text in zip(items, texts, strict=True)])
-        for name, texts in module.baselines(items).items()
-    }
-    return dataclasses.replace(result, tables={**result.tables, "baselines": compared(result, beside)})
-
-
-def compared(result: Result, beside: Mapping[str, Result]) -> Table:
-    """Return the metrics of a result beside those of trivial policies."""
-    rows = (("measured", result), *beside.items())
-    columns = tuple(result.metrics)
-    cells = [[found.metrics[c].value if c in found.metrics else None for c in columns] for _, found in rows]
-    return Table(
-        columns=("policy", *columns),
-        rows=tuple((name, *values) for (name, _), values in zip(rows, cells, strict=True)),
-        caption="The same items answered by policies that need no model.",
-    )
+    for role in roles(module, cfg, items[:50]):
+        answerer(role)  # a judge that is missing shows before the model has answered everything
+    name = module.__name__.rpartition(".")[2]
+    journal = Journal(ctx.folder, {"eval": name, "model": found["model"].identity()})
+    with ctx.stage(name, len(items), len(items)) as stage:
+        dialogues = local.played(module, cfg, items, answerer, seed=ctx.seed, journal=journal, advance=stage.advance)
+        ctx.samples = local.records_of(module, dialogues)
+        stage.rows_out = len(ctx.samples)
+        stage.reason = next((d.problem for d in dialogues if d.problem), "")
+    return local.result_of(module, dialogues, ctx.samples, {role: who.identity() for role, who in found.items()})
 
 
 def steered(model: Any, values: Values) -> Any:

@@ -106,6 +106,9 @@ class Answering:
     """0 takes the likeliest token each time"""
     max_tokens: int = 256
     """longest answer, in tokens"""
+    option_score: Literal["sum", "open", "token", "character", "byte", "pmi"] = "sum"
+    """score of an option: summed log-probability with the end of the answer, without it (open), that per token,
+    character or byte, or less its own probability after a bare `Answer:` (pmi)"""
     target: str | None = None
     """evaluate this endpoint instead of --model, e.g. openai/gpt-5"""
     steer: tuple[str, ...] = ()

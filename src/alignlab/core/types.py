@@ -180,6 +180,21 @@ class Ask:
     options: tuple[str, ...] = ()
 
 
+class Reply(str):
+    """The answer to an Ask: its text, with what else is known of it."""
+
+    logp: tuple[float, ...]
+    """where options were scored, the score of each, in the order of the Ask (nats)"""
+    problem: str
+    """why there is no answer; the text is empty then"""
+
+    def __new__(cls, text: str = "", *, logp: Sequence[float] = (), problem: str = "") -> "Reply":
+        """Make a reply."""
+        reply = super().__new__(cls, text)
+        reply.logp, reply.problem = tuple(logp), problem
+        return reply
+
+
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
     """Something fitted: vectors, probes, heads, adapters; kept as safetensors + json, never pickle."""

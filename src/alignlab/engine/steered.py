@@ -25,7 +25,18 @@ class Steered:
         """The model's identity with what steers it."""
         return "+".join([self._model.identity, *(i.spec for i in self._interventions)])
 
-    def _edited(self, prompt: Prompt) -> Prompt:
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens of prompt and completion together; None where that is not known."""
+        return getattr(self._model, "context_length", None)
+
+    @property
+    def writes_only(self) -> bool:
+        """Whether text is steered by a decoder or logits processors, of which log-probabilities would know nothing."""
+        return any(i.decode is not None or i.processors is not None for i in self._interventions)
+
+    def edited(self, prompt: Prompt) -> Prompt:
+        """Return the prompt that the model is shown; `sample` edits by itself, who scores must not forget to."""
         for intervention in self._interventions:
             if intervention.edit_messages is not None:
                 prompt = intervention.edit_messages(prompt)
@@ -38,7 +49,7 @@ class Steered:
 
     def sample(self, prompts: Sequence[Prompt], **options: Any) -> list[list[Sample]]:
         """Sample with everything that steers the model in force."""
-        edited = [self._edited(prompt) for prompt in prompts]
+        edited = [self.edited(prompt) for prompt in prompts]
         processors = [p for i in self._interventions if i.processors is not None for p in i.processors()]
         if processors:
             options["processors"] = (*options.get("processors", ()), *processors)

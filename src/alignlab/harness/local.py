@@ -1,75 +1,26 @@
-"""The local runner of evals: plays all items at once and answers their Asks in batches, round by round.
+"""The local runner of evals: plays all items at once and answers their Asks in batches, the longest first.
 
 An eval is pure: `items(cfg)` yields items, `play(item, cfg)` is a generator that yields `Ask`s and receives answers,
 `score(item, answers)` returns a record. Free text is sampled; an Ask with options is answered by the option of the
-highest summed log-probability, so that an answer always exists.
+highest score, so that an answer always exists. Each batch is in the journal before the next begins.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Generator, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-import torch
+from alignlab.core.types import Reply, Result, Table
+from alignlab.harness.answerers import Answerer, by_endpoint, by_model, same_model
+from alignlab.harness.dialogue import SUBJECT, Dialogue, begin
+from alignlab.harness.journal import Journal, digest
+from alignlab.stats.proportion import share
 
-from alignlab.core.masks import seq_sum
-from alignlab.core.types import Ask, Endpoint, Groups, Model, Row, View
-
-Answerer = Callable[[Sequence[Ask]], list[str]]
-"""answers the Asks of one role, in order"""
-
-
-def by_model(model: Model, *, seed: int, temperature: float = 0.0, max_tokens: int = 256, rows: int = 64) -> Answerer:
-    """Answer with a language model: options by log-likelihood, free text by sampling.
-
-    Args:
-        model: what is evaluated.
-        seed: of the sampling.
-        temperature: 0 for the likeliest answer.
-        max_tokens: bound of free answers.
-        rows: questions with options per forward pass.
-    """
-
-    def answer(asks: Sequence[Ask]) -> list[str]:
-        found: dict[int, str] = {}
-        closed = [i for i, ask in enumerate(asks) if ask.options]
-        for start in range(0, len(closed), rows):
-            some = closed[start : start + rows]
-            found |= dict(zip(some, choose(model, [asks[i] for i in some]), strict=True))
-        free = [i for i, ask in enumerate(asks) if not ask.options]
-        if free:
-            prompts = [asks[i].messages for i in free]
-            samples = model.sample(prompts, seed=seed, temperature=temperature, max_tokens=max_tokens)
-            found |= {i: texts[0].text for i, texts in zip(free, samples, strict=True)}
-        return [found[i] for i in range(len(asks))]
-
-    return answer
-
-
-def choose(model: Model, asks: Sequence[Ask]) -> list[str]:
-    """Return for each Ask the option with the highest log-probability, summed over its tokens with EOS (nats)."""
-    from alignlab.engine.encode import collate, encode
-
-    rows = [Row(prompt=ask.messages, completions=ask.options, scores=(0.0,) * len(ask.options)) for ask in asks]
-    pad = model.tokenizer.pad_token_id or 0
-    groups: Groups = collate([encode(row, model.tokenizer) for row in rows], pad)
-    with torch.no_grad():
-        view: View = model.score(groups)
-    totals = seq_sum(view.logp, groups.mask).tolist()
-    owners = groups.group.tolist()
-    scores = [[t for t, owner in zip(totals, owners, strict=True) if owner == i] for i in range(len(asks))]
-    return [ask.options[max(range(len(s)), key=s.__getitem__)] for ask, s in zip(asks, scores, strict=True)]
-
-
-def by_endpoint(endpoint: Endpoint, *, seed: int, temperature: float = 0.0, max_tokens: int = 256) -> Answerer:
-    """Answer with an endpoint; an Ask with options gets its text, and the eval's `score` must parse it."""
-
-    def answer(asks: Sequence[Ask]) -> list[str]:
-        prompts = [ask.messages for ask in asks]
-        samples = endpoint.complete(prompts, seed=seed, temperature=temperature, max_tokens=max_tokens)
-        return [texts[0].text for texts in samples]
-
-    return answer
+__all__ = ["Answerer", "by_endpoint", "by_model", "play", "played", "result_of"]
+FIRST, MOST, SECONDS = 64, 1024, 5.0
+"""a batch has FIRST Asks, twice as many after each that took under SECONDS, never above MOST: a kill loses little"""
 
 
 def play(
@@ -79,44 +30,169 @@ def play(
     answerer: Callable[[str], Answerer],
     advance: Callable[[int], None] | None = None,
 ) -> list[Mapping[str, Any]]:
-    """Play every item to its end and return one record per item, in order.
+    """Play every item to its end and return one record per item, in order, without those the model did not answer.
+
+    Args and errors: as of `played`.
+    """
+    return records_of(module, played(module, cfg, items, answerer, advance=advance))
+
+
+def played(
+    module: ModuleType,
+    cfg: Any,
+    items: Sequence[Any],
+    answerer: Callable[[str], Answerer],
+    *,
+    seed: int = 0,
+    journal: Journal | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> list[Dialogue]:
+    """Play every item to its end.
 
     Args:
         module: the eval.
         cfg: its settings.
         items: what its `items` yielded.
         answerer: role -> who answers it.
+        seed: of all sampling; each repetition of an Ask draws anew (`dialogue.seed_of`).
+        journal: answers had so far; new ones are added batch by batch.
         advance: told how many items have just ended.
+
+    Returns:
+        One dialogue per item, in order; those with a `problem` have no record.
 
     Raises:
         TypeError: the eval yields something other than an Ask.
+        Exception: whatever an answerer raises; what was answered before is in the journal.
     """
-    games: dict[int, Generator[Ask, str, Any]] = {i: module.play(item, cfg) for i, item in enumerate(items)}
-    answers: dict[int, list[str]] = defaultdict(list)
-    waiting: dict[int, Ask] = {}
-    for i in list(games):
-        _step(games, waiting, i, None)
-    while waiting:
-        before, by_role = len(games), defaultdict(list)
-        for i, ask in waiting.items():
-            by_role[ask.role].append(i)
-        for role, numbers in by_role.items():
-            given = answerer(role)([waiting[i] for i in numbers])
-            for i, text in zip(numbers, given, strict=True):
-                answers[i].append(text)
-                _step(games, waiting, i, text)
-        if advance:
-            advance(before - len(games))
-    return [module.score(item, answers[i]) for i, item in enumerate(items)]
+    dialogues = begin(module, cfg, items)
+    run = _Run(answerer, seed, journal)
+    open_: list[Dialogue] = []
+    ended = run.recall(dialogues, open_)
+    while True:
+        if advance and ended:
+            advance(ended)
+        if not open_:
+            return dialogues
+        ended = 0
+        by_role: dict[str, list[Dialogue]] = {}
+        for dialogue in open_:
+            by_role.setdefault(dialogue.asks[-1].role, []).append(dialogue)
+        open_ = []
+        for role, some in by_role.items():
+            # the longest first: batches of one length pad little, and what does not fit shows at once
+            some.sort(key=lambda d: -sum(len(turn["content"]) for turn in d.asks[-1].messages))
+            while some:
+                batch, some = some[: run.size], some[run.size :]
+                run.answer(role, batch)
+                done = run.recall(batch, open_)
+                if advance and done:
+                    advance(done)
 
 
-def _step(games: dict[int, Generator[Ask, str, Any]], waiting: dict[int, Ask], i: int, text: str | None) -> None:
-    try:
-        ask = next(games[i]) if text is None else games[i].send(text)
-    except StopIteration:
-        del games[i]
-        waiting.pop(i, None)
-        return
-    if not isinstance(ask, Ask):
-        raise TypeError(f"an eval's play yields Ask, got {type(ask).__name__}")
-    waiting[i] = ask
+class _Run:
+    """What stays the same over the batches of a run."""
+
+    def __init__(self, answerer: Callable[[str], Answerer], seed: int, journal: Journal | None) -> None:
+        self.answerer, self.base, self.journal = answerer, seed, journal
+        self.size = FIRST
+        self._who: dict[str, str | None] = {}
+
+    def key(self, dialogue: Dialogue) -> str | None:
+        """Return the journal's key of the Ask that waits; None where nobody knows who answers."""
+        if self.journal is None:
+            return None
+        role = dialogue.asks[-1].role
+        if role not in self._who:
+            identity = getattr(self.answerer(role), "identity", None)
+            who = identity() if identity else None
+            self._who[role] = None if who is None else digest(who)
+        who = self._who[role]
+        return None if who is None else digest([who, dialogue.contents[-1], dialogue.seed(self.base)])
+
+    def recall(self, dialogues: Sequence[Dialogue], open_: list[Dialogue]) -> int:
+        """Tell dialogues what the journal knows; put those that still wait into `open_`, return how many ended."""
+        ended = 0
+        for dialogue in dialogues:
+            while not dialogue.over:
+                key = self.key(dialogue)
+                reply = None if key is None or self.journal is None else self.journal.get(key)
+                if reply is None:
+                    open_.append(dialogue)
+                    break
+                dialogue.tell(reply)
+            ended += dialogue.over
+        return ended
+
+    def answer(self, role: str, batch: Sequence[Dialogue]) -> None:
+        """Answer one batch, keep the answers, go on with each dialogue up to its next Ask."""
+        began = time.monotonic()
+        seeds = [dialogue.seed(self.base) for dialogue in batch]
+        given = self.answerer(role)([dialogue.asks[-1] for dialogue in batch], seeds)
+        replies = [reply if isinstance(reply, Reply) else Reply(reply) for reply in given]
+        if self.journal is not None:
+            kept = [(self.key(d), reply) for d, reply in zip(batch, replies, strict=True)]
+            self.journal.put((key, reply) for key, reply in kept if key is not None)
+        for dialogue, reply in zip(batch, replies, strict=True):
+            dialogue.tell(reply)
+        if time.monotonic() - began < SECONDS:
+            self.size = min(MOST, 2 * self.size)
+
+
+def records_of(module: ModuleType, dialogues: Sequence[Dialogue]) -> list[Mapping[str, Any]]:
+    """Return the records of the items that the model answered, in order."""
+    return [module.score(d.item, d.replies) for d in dialogues if not d.problem]
+
+
+def result_of(
+    module: ModuleType, dialogues: Sequence[Dialogue], records: Sequence[Mapping[str, Any]],
+    identities: Mapping[str, Mapping[str, Any] | None],
+) -> Result:  # fmt: skip
+    """Aggregate records, with trivial policies beside them and a count of everything that is missing.
+
+    `unanswered` is the share of items without the model's answer, which are left out; `missing_<role>` the share of
+    another role's answers that did not come. Both are there only where something is missing.
+
+    Raises:
+        ValueError: no item was answered.
+    """
+    lost = Counter(d.problem for d in dialogues if d.problem)
+    if not records:
+        raise ValueError(f"no item was answered; the commonest reason: {lost.most_common(1)[0][0] if lost else 'none'}")
+    result: Result = module.aggregate(records)
+    metrics, notes = dict(result.metrics), list(result.notes)
+    if lost:
+        metrics["unanswered"] = share(bool(d.problem) for d in dialogues)
+        notes.append(f"{lost.total()} of {len(dialogues)} items had no answer and are left out; the commonest reason:"
+                     f" {lost.most_common(1)[0][0]}")  # fmt: skip
+    pairs = [(a.role, r.problem) for d in dialogues for a, r in zip(d.asks, d.replies) if a.role != SUBJECT]
+    for role in dict.fromkeys(role for role, problem in pairs if problem):
+        missing = [problem for other, problem in pairs if other == role]
+        metrics[f"missing_{role}"] = share(bool(problem) for problem in missing)
+        reason = Counter(problem for problem in missing if problem).most_common(1)[0][0]
+        notes.append(f"{sum(map(bool, missing))} of {len(missing)} answers of the {role} did not come: {reason}")
+    notes += [f"the {role} is the model under evaluation itself" for role in same_model(identities)]
+    tables = dict(result.tables)
+    if hasattr(module, "baselines"):
+        tables["baselines"] = compared(result, baselines_of(module, [d.item for d in dialogues]))
+    return replace(result, metrics=metrics, notes=tuple(notes), tables=tables)
+
+
+def baselines_of(module: ModuleType, items: Sequence[Any]) -> dict[str, Result]:
+    """Return what policies that need no model get on the same items."""
+    return {
+        name: module.aggregate([module.score(item, [text]) for item, text in zip(items, texts, strict=True)])
+        for name, texts in module.baselines(items).items()
+    }
+
+
+def compared(result: Result, beside: Mapping[str, Result]) -> Table:
+    """Return the metrics of a result beside those of trivial policies."""
+    rows = (("measured", result), *beside.items())
+    columns = tuple(result.metrics)
+    cells = [[found.metrics[c].value if c in found.metrics else None for c in columns] for _, found in rows]
+    return Table(
+        columns=("policy", *columns),
+        rows=tuple((name, *values) for (name, _), values in zip(rows, cells, strict=True)),
+        caption="The same items answered by policies that need no model.",
+    )

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from alignlab.core.types import Prompt, Sample
 
@@ -23,6 +23,16 @@ SAME_DRAWS = 8
 
 class EndpointError(RuntimeError):
     """An endpoint that did not answer; the message names it, the status, and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(Sample):
+    """No answer: what `Asking.attempt` gives where every attempt failed. It is never cached."""
+
+    text: str = ""
+    stop: Literal["stop", "length", "error"] = "error"
+    problem: str = ""
+    """the error's message"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +55,7 @@ class Usage:
     answers: int = 0
     cached: int = 0
     retries: int = 0
+    failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -55,7 +66,10 @@ Deliver = Callable[[Job, Sample, int], None]
 
 @runtime_checkable
 class Source(Protocol):
-    """Where answers come from; `run` delivers each as it comes and raises EndpointError at the first that fails."""
+    """Where answers come from; `run` delivers each as it comes.
+
+    It raises EndpointError at the first that fails, or with `patience` at one failure more than that in a row.
+    """
 
     @property
     def name(self) -> str:
@@ -71,7 +85,7 @@ class Source(Protocol):
         """Everything about the source that decides its answers, without secrets."""
         ...
 
-    def run(self, jobs: Sequence[Job], deliver: Deliver, usage: Usage) -> None:
+    def run(self, jobs: Sequence[Job], deliver: Deliver, usage: Usage, patience: int = 0) -> None:
         """Answer the jobs in any order."""
         ...
 
@@ -130,6 +144,28 @@ class Asking:
         Raises:
             EndpointError: where an answer could not be had; those that were had stay in the cache.
         """
+        return self._complete(prompts, n, seed, temperature, max_tokens, 0)
+
+    def attempt(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int = 1,
+        seed: int = 0,
+        temperature: float = 1.0,
+        max_tokens: int = 256,
+        patience: int = 16,
+    ) -> list[list[Sample]]:
+        """Like `complete`, but an answer that could not be had is a `Failed` sample.
+
+        Raises:
+            EndpointError: more than `patience` failures in a row, or nothing but failures since the endpoint was made.
+        """
+        return self._complete(prompts, n, seed, temperature, max_tokens, patience)
+
+    def _complete(
+        self, prompts: Sequence[Prompt], n: int, seed: int, temperature: float, max_tokens: int, patience: int
+    ) -> list[list[Sample]]:
         if n < 1 or max_tokens < 1 or not 0 <= temperature < float("inf"):
             raise ValueError(f"{self.name}: n={n}, max_tokens={max_tokens}, temperature={temperature}: out of range")
         rows = self._jobs(prompts, n, seed, temperature, max_tokens)
@@ -137,7 +173,7 @@ class Asking:
         try:
             had = self.cache.get(list(jobs)) if self.cache else {}
             self.usage.cached += len(had)
-            self._ask([job for key, job in jobs.items() if key not in had], had, len(jobs))
+            self._ask([job for key, job in jobs.items() if key not in had], had, len(jobs), patience)
         except CacheError as error:
             raise EndpointError(f"{self.name}: {error}") from None
         answers = [[had[job.key] for job in row] for row in rows]
@@ -163,8 +199,13 @@ class Asking:
             )
         return rows
 
-    def _ask(self, jobs: list[Job], had: dict[str, Sample], wanted: int) -> None:
+    def _ask(self, jobs: list[Job], had: dict[str, Sample], wanted: int, patience: int) -> None:
         def deliver(job: Job, sample: Sample, completion_tokens: int) -> None:
+            if isinstance(sample, Failed):
+                with self._lock:
+                    had[job.key] = sample
+                    self.usage.failed += 1
+                return
             sample = self.cache.put(job.key, sample) if self.cache else sample
             with self._lock:
                 had[job.key] = sample
@@ -177,10 +218,13 @@ class Asking:
         if self.progress:
             self.progress(len(had), wanted)
         if jobs:
-            self.source.run(jobs, deliver, self.usage)
+            self.source.run(jobs, deliver, self.usage, patience)
         missing = [job for job in jobs if job.key not in had]
         if missing:
             raise EndpointError(f"{self.name}: {len(missing)} of {wanted} answers did not come")
+        problems = [sample.problem for job in jobs if isinstance(sample := had[job.key], Failed)]
+        if problems and not self.usage.answers + self.usage.cached:
+            raise EndpointError(problems[0])
 
     def _check_draws(self, answers: list[list[Sample]], temperature: float) -> None:
         repeats = [len(row) - 1 for row in answers]

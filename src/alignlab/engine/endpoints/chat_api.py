@@ -121,19 +121,21 @@ class ChatApi:
             raise EndpointError(f"{self.name}: {self.api_key_env} holds characters that no key has (a line break?)")
         return {"Authorization": f"Bearer {key}"}
 
-    def run(self, jobs: Sequence[Job], deliver: Deliver, usage: Usage) -> None:
+    def run(self, jobs: Sequence[Job], deliver: Deliver, usage: Usage, patience: int = 0) -> None:
         """Answer the jobs, at most `concurrency` at once."""
         headers = self._headers()
-        run_async(self._run(jobs, deliver, usage, headers))
+        run_async(self._run(jobs, deliver, usage, headers, patience))
 
-    async def _run(self, jobs: Sequence[Job], deliver: Deliver, usage: Usage, headers: dict[str, str]) -> None:
+    async def _run(
+        self, jobs: Sequence[Job], deliver: Deliver, usage: Usage, headers: dict[str, str], patience: int
+    ) -> None:
         # a loopback server needs no proxy; redirects are not followed, so the key goes to one host only
         async with httpx.AsyncClient(headers=headers, timeout=self.timeout, trust_env=not self._local) as client:
 
             async def ask(job: Job, stopping: Callable[[], bool]) -> tuple[Sample, int]:
                 return await self._ask(client, job, stopping, usage)
 
-            await answer_all(jobs, ask, deliver, self.concurrency)
+            await answer_all(jobs, ask, deliver, self.concurrency, patience)
 
     async def _ask(
         self, client: httpx.AsyncClient, job: Job, stopping: Callable[[], bool], usage: Usage

@@ -47,9 +47,9 @@ class Local:
         model = self._loaded()
         return {"kind": "local", "model": self._digest or model.identity}
 
-    def run(self, jobs: Sequence[Job], deliver: Deliver, usage: Usage) -> None:
+    def run(self, jobs: Sequence[Job], deliver: Deliver, usage: Usage, patience: int = 0) -> None:
         """Sample in batches, all draws of a prompt from its first on, as `engine.sample` numbers them."""
-        del usage
+        del usage, patience
         model = self._loaded()
         wanted: dict[str, list[Job]] = {}
         for job in jobs:

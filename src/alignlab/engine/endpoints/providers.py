@@ -50,10 +50,10 @@ class Provider:
         """Provider, model, server, arguments."""
         return {"kind": "inspect", "url": self.base_url, "model": self.model, "args": dict(self.model_args)}
 
-    def run(self, jobs: Sequence[Job], deliver: Deliver, usage: Usage) -> None:
+    def run(self, jobs: Sequence[Job], deliver: Deliver, usage: Usage, patience: int = 0) -> None:
         """Answer the jobs, at most `concurrency` at once; Inspect retries by itself."""
         del usage
-        run_async(self._run(jobs, deliver))
+        run_async(self._run(jobs, deliver, patience))
 
     def _load(self) -> Any:
         try:
@@ -74,14 +74,14 @@ class Provider:
                 "OpenAI-compatible server openai:<model>?base_url=...)"
             ) from None
 
-    async def _run(self, jobs: Sequence[Job], deliver: Deliver) -> None:
+    async def _run(self, jobs: Sequence[Job], deliver: Deliver, patience: int) -> None:
         model = self._load()
 
         async def ask(job: Job, stopping: Callable[[], bool]) -> tuple[Sample, int]:
             del stopping
             return await self._ask(model, job)
 
-        await answer_all(jobs, ask, deliver, self.concurrency)
+        await answer_all(jobs, ask, deliver, self.concurrency, patience)
 
     async def _ask(self, model: Any, job: Job) -> tuple[Sample, int]:
         from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, GenerateConfig

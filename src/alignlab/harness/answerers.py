@@ -1,0 +1,180 @@
+"""Who answers the Asks of an eval: a model in this process, or an endpoint.
+
+An answer is a function of the Ask, its seed and the answerer's identity alone, whatever else is in the batch: equal
+Asks with equal seeds get one answer.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+
+from alignlab.core.types import Ask, Endpoint, Model, Reply
+from alignlab.harness import options
+
+
+class Answerer(Protocol):
+    """Answers the Asks of one role, in order."""
+
+    def __call__(self, asks: Sequence[Ask], seeds: Sequence[int] | None = None) -> list[Reply]:
+        """Answer each Ask with its seed; without seeds, all with the answerer's own."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByModel:
+    """A language model in this process: see `by_model`."""
+
+    model: Model
+    seed: int
+    temperature: float
+    max_tokens: int
+    form: options.Form
+    rows: int
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything but Ask and seed that decides an answer: weights, adapter, steering, settings."""
+        return {
+            "model": self._identity, "temperature": self.temperature, "max_tokens": self.max_tokens, "form": self.form,
+        }  # fmt: skip
+
+    @cached_property
+    def _identity(self) -> str:
+        # all weights are read for it; nobody trains a model while it is evaluated
+        return self.model.identity
+
+    def __call__(self, asks: Sequence[Ask], seeds: Sequence[int] | None = None) -> list[Reply]:
+        """Answer the Asks; one that the model has no room for gets a Reply with a problem."""
+        writes_only = getattr(self.model, "writes_only", False)
+
+        def answer(some: Sequence[Ask], seed: int) -> list[Reply]:
+            closed = [bool(ask.options) and not writes_only for ask in some]
+            chosen = iter(_halving(self._choose, [a for a, is_closed in zip(some, closed) if is_closed]))
+            written = iter(
+                _halving(lambda p: self._write(p, seed), [a for a, is_closed in zip(some, closed) if not is_closed])
+            )
+            return [next(chosen) if is_closed else next(written) for is_closed in closed]
+
+        return _by_seed(asks, seeds, self.seed, self.temperature, answer)
+
+    def _choose(self, asks: Sequence[Ask]) -> list[Reply]:
+        found: list[Reply] = []
+        for start in range(0, len(asks), self.rows):
+            found += options.choose(self.model, asks[start : start + self.rows], self.form)
+        return found
+
+    def _write(self, asks: Sequence[Ask], seed: int) -> list[Reply]:
+        drawn = self.model.sample(
+            [ask.messages for ask in asks], seed=seed, temperature=self.temperature, max_tokens=self.max_tokens
+        )
+        return [Reply(samples[0].text) for samples in drawn]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByEndpoint:
+    """An endpoint: see `by_endpoint`."""
+
+    endpoint: Endpoint
+    seed: int
+    temperature: float
+    max_tokens: int
+
+    def identity(self) -> dict[str, Any] | None:
+        """Return everything but Ask and seed that decides an answer; None where that is not known."""
+        source = getattr(self.endpoint, "source", None)
+        if source is None:
+            return None
+        return {**source.identity(), "temperature": self.temperature, "max_tokens": self.max_tokens}
+
+    def __call__(self, asks: Sequence[Ask], seeds: Sequence[int] | None = None) -> list[Reply]:
+        """Answer the Asks; one that failed after all attempts gets a Reply with a problem."""
+        ask_all = getattr(self.endpoint, "attempt", self.endpoint.complete)
+
+        def answer(some: Sequence[Ask], seed: int) -> list[Reply]:
+            prompts = [ask.messages for ask in some]
+            drawn = ask_all(prompts, seed=seed, temperature=self.temperature, max_tokens=self.max_tokens)
+            return [Reply(samples[0].text, problem=getattr(samples[0], "problem", "")) for samples in drawn]
+
+        return _by_seed(asks, seeds, self.seed, self.temperature, answer)
+
+
+def by_model(
+    model: Model,
+    *,
+    seed: int,
+    temperature: float = 0.0,
+    max_tokens: int = 256,
+    form: options.Form = "sum",
+    rows: int = 64,
+) -> ByModel:
+    """Answer with a language model: options by log-likelihood, free text by sampling.
+
+    A model that is steered by a decoder or by logits processors writes text for options too, as an endpoint does: its
+    log-probabilities would not know of the steering.
+
+    Args:
+        model: what is evaluated.
+        seed: of the sampling.
+        temperature: 0 for the likeliest answer.
+        max_tokens: bound of free answers.
+        form: what the score of an option counts (`options.scores`).
+        rows: questions with options per scoring call.
+    """
+    return ByModel(model=model, seed=seed, temperature=temperature, max_tokens=max_tokens, form=form, rows=rows)
+
+
+def by_endpoint(endpoint: Endpoint, *, seed: int, temperature: float = 0.0, max_tokens: int = 256) -> ByEndpoint:
+    """Answer with an endpoint; an Ask with options gets its text, and the eval's `score` must parse it."""
+    return ByEndpoint(endpoint=endpoint, seed=seed, temperature=temperature, max_tokens=max_tokens)
+
+
+def content(ask: Ask) -> str:
+    """Return an Ask as text that is equal for equal Asks alone."""
+    turns = [[turn["role"], turn["content"]] for turn in ask.messages]
+    return json.dumps([ask.role, turns, ask.options], ensure_ascii=True)
+
+
+def _by_seed(
+    asks: Sequence[Ask],
+    seeds: Sequence[int] | None,
+    seed: int,
+    temperature: float,
+    answer: Callable[[Sequence[Ask], int], list[Reply]],
+) -> list[Reply]:
+    """Ask each distinct (Ask, seed) once; at temperature 0 a seed changes nothing."""
+    used = [seed] * len(asks) if seeds is None or temperature == 0 else list(seeds)
+    keys = [(number, content(ask)) for number, ask in zip(used, asks, strict=True)]
+    wanted: dict[int, dict[str, Ask]] = {}
+    for (number, text), ask in zip(keys, asks, strict=True):
+        wanted.setdefault(number, {}).setdefault(text, ask)
+    found: dict[tuple[int, str], Reply] = {}
+    for number, distinct in wanted.items():
+        replies = answer(list(distinct.values()), number)
+        found |= {(number, text): reply for text, reply in zip(distinct, replies, strict=True)}
+    return [found[key] for key in keys]
+
+
+def _halving(work: Callable[[Sequence[Ask]], list[Reply]], asks: Sequence[Ask]) -> list[Reply]:
+    """Do all at once; where memory runs out or a question is too long, halve until the rest goes through."""
+    from alignlab.engine.encode import TooLong
+
+    if not asks:
+        return []
+    try:
+        return work(asks)
+    except (TooLong, torch.OutOfMemoryError) as error:
+        if len(asks) == 1:
+            if isinstance(error, TooLong):
+                return [Reply(problem=str(error))]
+            raise
+    middle = len(asks) // 2
+    return [*_halving(work, asks[:middle]), *_halving(work, asks[middle:])]
+
+
+def same_model(identities: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """Return the roles that the model under evaluation plays besides its own: it grades or questions itself."""
+    own = (identities.get("model") or {}).get("model")
+    return [role for role, who in identities.items() if role != "model" and own and (who or {}).get("model") == own]
