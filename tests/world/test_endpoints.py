@@ -255,7 +255,7 @@ def test_endpoints_repeat_themselves(rows):
 
 def test_roles():
     assert endpoint("teacher").name == "world:teacher"
-    with pytest.raises(LookupError, match="'participant'.*teacher and judge"):
+    with pytest.raises(LookupError, match="'participant'.*teacher, judge and student"):
         endpoint("participant")
 
 

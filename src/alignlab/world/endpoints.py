@@ -15,7 +15,7 @@ from alignlab.core import evidence, trace
 from alignlab.core.conflict import kind
 from alignlab.core.trace import Trace
 from alignlab.core.types import Endpoint, Prompt, Sample
-from alignlab.world import conflicts
+from alignlab.world import conflicts, knowledge
 from alignlab.world.facts import MEMORY_YEAR, RELATIONS, RELIABILITY, Relation
 
 WEIGHTS = {"good": 3.0, None: -1.0}
@@ -199,10 +199,12 @@ class RuleEndpoint:
 
 
 def endpoint(role: str, *, cues: conflicts.Cues | None = None) -> Endpoint:
-    """Return the town's `teacher` or `judge`; LookupError names the roles."""
+    """Return the town's `teacher`, `judge` or `student` (of `world.knowledge`); LookupError names the roles."""
     known = cues or conflicts.Cues()
     if role == "teacher":
         return RuleEndpoint("world:teacher", lambda text, _: teach(text, known))
     if role == "judge":
         return RuleEndpoint("world:judge", judge)
-    raise LookupError(f"the world has no {role!r}; its roles are teacher and judge")
+    if role == "student":
+        return RuleEndpoint("world:student", knowledge.student)
+    raise LookupError(f"the world has no {role!r}; its roles are teacher, judge and student")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from alignlab.core import evidence
 from alignlab.core.types import Row
-from alignlab.world import candidates, conflicts, facts, feedback, grammar, solutions, texts
+from alignlab.world import candidates, conflicts, facts, feedback, grammar, knowledge, solutions, texts
 
 ALL_CELLS = (
     conflicts.Cell("clean"),
@@ -61,6 +61,7 @@ SETS: dict[str, Callable[[int], Iterator[Row]]] = {
     "documents": lambda seed: texts.documents(facts.town(), seed),
     "joint": feedback.joint,
     "judged": feedback.judged,
+    "knowledge": knowledge.questions,
     "lists": feedback.lists,
     "noisy": feedback.noisy,
     "pairs": pairs,
