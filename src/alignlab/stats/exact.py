@@ -1,4 +1,4 @@
-"""Tests of counts: Fisher's, chi-square with Cramer's V, McNemar's."""
+"""Tests of counts: Fisher's, chi-square with Cramer's V, McNemar's, Breslow and Day's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.stats
 from numpy.typing import NDArray
+from statsmodels.stats.contingency_tables import StratifiedTable
 
 Counts = Sequence[Sequence[int]]
 
@@ -68,3 +69,32 @@ def mcnemar(first_only: int, second_only: int) -> float:
     if first_only + second_only == 0:
         return 1.0
     return float(scipy.stats.binomtest(first_only, first_only + second_only).pvalue)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EqualOdds:
+    """Whether the odds ratio is the same in all strata."""
+
+    odds_ratio: float
+    """common to the strata, by Mantel and Haenszel"""
+    statistic: float
+    p: float
+    """from chi-square with one degree of freedom less than there are strata"""
+
+
+def breslow_day(tables: Sequence[Counts]) -> EqualOdds:
+    """Return the test of Breslow and Day (1980) that 2 x 2 tables have one odds ratio; without Tarone's correction.
+
+    Strata that share items are not independent: pooling several rounds of the same items shrinks the p-value.
+
+    Raises:
+        ValueError: fewer than two strata, or a table that is not 2 x 2.
+    """
+    found = [_table(table, "breslow_day") for table in tables]
+    if len(found) < 2 or any(table.shape != (2, 2) for table in found):
+        raise ValueError(f"breslow_day: expected at least two 2 x 2 tables, got {[t.shape for t in found]}")
+    strata = StratifiedTable([table.astype(np.float64) for table in found])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        test = strata.test_equal_odds()
+        odds = float(strata.oddsratio_pooled)
+    return EqualOdds(odds_ratio=odds, statistic=float(test.statistic), p=float(test.pvalue))

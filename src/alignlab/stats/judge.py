@@ -220,7 +220,9 @@ def between(
         draws: of the bootstrap.
         seed: of the bootstrap.
     """
-    ends = [bootstrap.mean(side, clusters=clusters, draws=draws, seed=seed) for side in (lows, highs)]
+    ends = [bootstrap.mean(lows, clusters=clusters, draws=draws, seed=seed)]
+    known = np.array_equal(np.asarray(lows, dtype=np.float64), np.asarray(highs, dtype=np.float64))
+    ends.append(ends[0] if known else bootstrap.mean(highs, clusters=clusters, draws=draws, seed=seed))
     if not ends[0].n:
         return Metric(value=value, n=0)
     low, high = ends[0].low, ends[1].high

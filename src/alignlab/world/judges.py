@@ -1,7 +1,8 @@
-"""Judges of pairs by rule, with faults that are known: what an estimator of judge bias must find again.
+"""Judges by rule, with faults that are known: what an estimator of judge bias must find again.
 
-The logit that the model's answer is preferred is quality * (q_model - q_baseline) + length * tanh(extra / 40) +
-order * side; the judge is strong where the odds are clear, ties where they are even, and is silent at a known rate.
+A judge of pairs: the logit that the model's answer is preferred is quality * (q_model - q_baseline) + length *
+tanh(extra / 40) + order * side; it is strong where the odds are clear, ties where they are even, and is silent at a
+known rate. A labeller says yes or no with known errors.
 """
 
 import math
@@ -61,3 +62,22 @@ def quality(answer: str, gold: str) -> float:
 def of(facts: Mapping[str, Any]) -> Judge | None:
     """Return the judge that an item names in its facts, if it does; TypeError for a fault that no judge has."""
     return Judge(**facts["judge"]) if facts.get("judge") is not None else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labeller:
+    """A judge who says yes or no of what is true or false, with known rates of error."""
+
+    sensitivity: float = 1.0
+    """P(yes | true)"""
+    specificity: float = 1.0
+    """P(no | false)"""
+    silent: float = 0.0
+    """share of questions it does not answer"""
+
+    def label(self, truth: bool, draw: random.Random) -> bool | None:
+        """Return its verdict; None where it is silent."""
+        if draw.random() < self.silent:
+            return None
+        kept = draw.random() < (self.sensitivity if truth else self.specificity)
+        return truth if kept else not truth
