@@ -1,7 +1,9 @@
 """One action per verb: reads rows, loads models, calls the method's function, returns its Result."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from types import ModuleType, NoneType
 from typing import Any, get_type_hints
 from urllib.parse import parse_qsl
@@ -178,10 +180,11 @@ def probe(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resu
 def eval(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:  # noqa: A001 - the verb's name
     """Play an eval with a model or an endpoint."""
     from alignlab.engine.endpoints import endpoint
-    from alignlab.harness import local
+    from alignlab.harness import local, log
     from alignlab.harness.dialogue import roles
     from alignlab.harness.journal import Journal
 
+    began = datetime.now(UTC)
     options_ = {"seed": ctx.seed, "temperature": values["temperature"], "max_tokens": values["max_tokens"]}
     found: dict[str, local.Answerer] = {}
     if values["target"]:
@@ -205,7 +208,16 @@ def eval(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resul
         ctx.samples = local.records_of(module, dialogues)
         stage.rows_out = len(ctx.samples)
         stage.reason = next((d.problem for d in dialogues if d.problem), "")
-    return local.result_of(module, dialogues, ctx.samples, {role: who.identity() for role, who in found.items()})
+    identities = {role: who.identity() for role, who in found.items()}
+    result = local.result_of(module, dialogues, ctx.samples, identities)
+    if values["inspect_log"] and log.available():
+        path = ctx.folder / "logs" / f"{journal.path.stem.replace('journal', name)}.eval"
+        log.write(
+            path, module, dialogues, ctx.samples, result, settings=dataclasses.asdict(cfg), identities=identities,
+            seed=ctx.seed, began=began,
+        )  # fmt: skip
+        ctx.say(f"{path}: for `inspect view`")
+    return result
 
 
 def steered(model: Any, values: Values) -> Any:

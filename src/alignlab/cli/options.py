@@ -109,6 +109,8 @@ class Answering:
     option_score: Literal["sum", "open", "token", "character", "byte", "pmi"] = "sum"
     """score of an option: summed log-probability with the end of the answer, without it (open), that per token,
     character or byte, or less its own probability after a bare `Answer:` (pmi)"""
+    inspect_log: bool = True
+    """also write logs/*.eval, for `inspect view`, where Inspect AI is installed"""
     target: str | None = None
     """evaluate this endpoint instead of --model, e.g. openai/gpt-5"""
     steer: tuple[str, ...] = ()
