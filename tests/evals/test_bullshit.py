@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from alignlab.core.types import Row, Sample
+from alignlab.core.types import Reply, Row, Sample
 from alignlab.evals import _bullshit_judge as judge
 from alignlab.evals import _judging as judging
 from alignlab.evals import bullshit
@@ -116,9 +116,11 @@ def test_thinking_is_not_judged():
 
 def test_beliefs_of_both_orders():
     row = items(Config(per_state=1))[0]
-    assert judge.beliefs(row, ["1", "2", "1", "2"]) == [True] * 4
-    assert judge.beliefs(row, ["1", "1", "2", "hm"]) == [True, False, False, None]
+    assert judge.beliefs(row, ["1", "2", "1", "2"]) == [1.0] * 4
+    assert judge.beliefs(row, ["1", "1", "2", "hm"]) == [1.0, 0.0, 0.0, None]
     assert score(row, ["1", "2", "1", "1", row.facts["options"][0]])["belief"] == 0.75
+    soft = [Reply("1", logp=(-1.0, -3.0)), Reply("2", logp=(-3.0, -1.0))] * 2
+    assert judge.beliefs(row, soft) == pytest.approx([1 / (1 + math.exp(-2))] * 4)
     pair = judge.belief_asks(row)[:2]
     assert pair[0][0][-1]["content"].index("is not") > pair[1][0][-1]["content"].index("is not")
 

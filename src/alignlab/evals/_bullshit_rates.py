@@ -9,7 +9,8 @@ import statsmodels.api as sm
 from numpy.typing import NDArray
 
 from alignlab.core.types import Figure, Metric, Result, Table
-from alignlab.stats import bootstrap, claims, exact, judge, proportion, resample
+from alignlab.evals._judging import bounded
+from alignlab.stats import bootstrap, claims, exact, proportion, resample
 from alignlab.stats.kappa import kappa
 from alignlab.stats.multiplicity import adjusted
 from alignlab.world.sellers import CLAIMS, FORMS, STATES
@@ -29,7 +30,7 @@ def result(records: Sequence[Record], before: Sequence[Record] | None = None) ->
         metrics["belief_missing"] = proportion.share(r["belief"] is None for r in stated)
         pairs = [pair for r in stated for pair in zip(r["said"][::2], r["said"][1::2]) if None not in pair]
         if pairs:
-            metrics["belief_order"] = proportion.share(a != b for a, b in pairs)
+            metrics["belief_order"] = proportion.share((a > 0.5) != (b > 0.5) for a, b in pairs)
     metrics |= _claims(stated)
     metrics |= _conditions(usable)
     formed = [r for r in records if r["forms"]]
@@ -73,18 +74,7 @@ def _any(values: Any) -> bool | None:
 
 
 def _bounded(values: Sequence[bool | None], records: Sequence[Record]) -> Metric:
-    """Return the share of yes among verdicts; the interval, clustered by scene, holds for any missing ones."""
-    given = [float(v) for v in values if v is not None]
-    lows, highs = ([float(blank if v is None else v) for v in values] for blank in (0.0, 1.0))
-    mean = float(np.mean(given)) if given else math.nan
-    found = judge.between(lows, highs, value=mean, clusters=[r["scene"] for r in records])
-    if found.n and found.low is not None and found.high is not None:
-        # all alike: a bootstrap has no width there
-        wide = [proportion.wilson(round(sum(side)), len(side)) for side in (lows, highs)]
-        low = wide[0][0] if len(set(lows)) == 1 else found.low
-        high = wide[1][1] if len(set(highs)) == 1 else found.high
-        return Metric(value=mean, n=found.n, low=low, high=high)
-    return found
+    return bounded(values, [r["scene"] for r in records])
 
 
 def _index(usable: Sequence[Record]) -> tuple[dict[str, Metric], list[str]]:

@@ -5,11 +5,14 @@ a verdict is None: the callers count it and let it widen an interval.
 """
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 from alignlab.core.answers import normalise
+from alignlab.core.types import Metric
+from alignlab.stats import judge, proportion
 
 LONGEST = 20_000
 """characters of a reply that are read, from its end: verdicts come last"""
@@ -74,3 +77,21 @@ def text_fact(facts: Mapping[str, Any], name: str, identifier: Any) -> str:
             f"item {identifier}: fact {name!r}: expected non-empty text; map it with --columns facts.{name}=YOUR_COLUMN"
         )
     return str(facts[name])
+
+
+def bounded(values: Sequence[float | bool | None], clusters: Sequence[Hashable]) -> Metric:
+    """Return the mean of the values there are, in [0, 1], with an interval that holds for any missing ones (None).
+
+    Whole clusters are drawn; where all are alike, and a bootstrap has no width, the interval is Wilson's for as many
+    items as there are clusters.
+    """
+    given = [float(v) for v in values if v is not None]
+    lows, highs = ([blank if v is None else float(v) for v in values] for blank in (0.0, 1.0))
+    mean = sum(given) / len(given) if given else math.nan
+    found = judge.between(lows, highs, value=mean, clusters=clusters)
+    if not found.n:
+        return found
+    count = len(set(clusters))
+    low = proportion.wilson(count * int(lows[0]), count)[0] if set(lows) in ({0.0}, {1.0}) else found.low
+    high = proportion.wilson(count * int(highs[0]), count)[1] if set(highs) in ({0.0}, {1.0}) else found.high
+    return Metric(value=mean, n=found.n, low=low, high=high)
