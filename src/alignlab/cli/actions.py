@@ -6,12 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import ModuleType, NoneType
 from typing import Any, get_type_hints
-from urllib.parse import parse_qsl
 
-from alignlab.cli import flags
 from alignlab.cli.context import RunContext
 from alignlab.core import files
-from alignlab.core.find import find
 from alignlab.core.types import Endpoint, Metric, Prompt, Result, Row
 
 Values = dict[str, Any]
@@ -222,18 +219,9 @@ def eval(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resul
 
 def steered(model: Any, values: Values) -> Any:
     """Put the methods of `--steer` on a model: METHOD or METHOD?option=value&option=value."""
-    from alignlab.engine.steered import Steered
+    from alignlab.harness import models
 
-    found = []
-    for spec in values["steer"]:
-        name, _, query = spec.partition("?")
-        module = find("steering", name)
-        words = [f"--{key}={value}" for key, value in parse_qsl(query, keep_blank_values=True)]
-        cfg = flags.build(module.Config, flags.parse(f"--steer {name}", [flags.Group("Method", module.Config)], words))
-        if hasattr(module, "fit"):
-            raise ValueError(f"--steer {name}: it must be fitted first; use `alignlab steer {name} --fit_dataset FILE`")
-        found.append(module.intervene(None, cfg, lambda other: load_model(values, other)))
-    return Steered(model, found) if found else model
+    return models.steered(model, values["steer"], lambda other: load_model(values, other))
 
 
 def steer(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:

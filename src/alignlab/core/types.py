@@ -187,11 +187,15 @@ class Reply(str):
     """where options were scored, the score of each, in the order of the Ask (nats)"""
     problem: str
     """why there is no answer; the text is empty then"""
+    sample: Sample | None
+    """what was sampled, where it was just now"""
 
-    def __new__(cls, text: str = "", *, logp: Sequence[float] = (), problem: str = "") -> "Reply":
+    def __new__(
+        cls, text: str = "", *, logp: Sequence[float] = (), problem: str = "", sample: Sample | None = None
+    ) -> "Reply":
         """Make a reply."""
         reply = super().__new__(cls, text)
-        reply.logp, reply.problem = tuple(logp), problem
+        reply.logp, reply.problem, reply.sample = tuple(logp), problem, sample
         return reply
 
 

@@ -34,11 +34,14 @@ class ByModel:
     max_tokens: int
     form: options.Form
     rows: int
+    stop: tuple[str, ...] = ()
+    """free text ends before the first of these"""
 
     def identity(self) -> dict[str, Any]:
         """Return everything but Ask and seed that decides an answer: weights, adapter, steering, settings."""
         return {
             "model": self._identity, "temperature": self.temperature, "max_tokens": self.max_tokens, "form": self.form,
+            **({"stop": list(self.stop)} if self.stop else {}),
         }  # fmt: skip
 
     @cached_property
@@ -67,10 +70,11 @@ class ByModel:
         return found
 
     def _write(self, asks: Sequence[Ask], seed: int) -> list[Reply]:
-        drawn = self.model.sample(
-            [ask.messages for ask in asks], seed=seed, temperature=self.temperature, max_tokens=self.max_tokens
-        )
-        return [Reply(samples[0].text) for samples in drawn]
+        drawn_with: dict[str, Any] = {"seed": seed, "temperature": self.temperature, "max_tokens": self.max_tokens}
+        if self.stop:
+            drawn_with["stop"] = self.stop
+        drawn = self.model.sample([ask.messages for ask in asks], **drawn_with)
+        return [Reply(samples[0].text, sample=samples[0]) for samples in drawn]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +100,9 @@ class ByEndpoint:
         def answer(some: Sequence[Ask], seed: int) -> list[Reply]:
             prompts = [ask.messages for ask in some]
             drawn = ask_all(prompts, seed=seed, temperature=self.temperature, max_tokens=self.max_tokens)
-            return [Reply(samples[0].text, problem=getattr(samples[0], "problem", "")) for samples in drawn]
+            return [
+                Reply(one.text, problem=getattr(one, "problem", ""), sample=one) for one in (some[0] for some in drawn)
+            ]
 
         return _by_seed(asks, seeds, self.seed, self.temperature, answer)
 
@@ -109,6 +115,7 @@ def by_model(
     max_tokens: int = 256,
     form: options.Form = "sum",
     rows: int = 64,
+    stop: Sequence[str] = (),
 ) -> ByModel:
     """Answer with a language model: options by log-likelihood, free text by sampling.
 
@@ -122,8 +129,11 @@ def by_model(
         max_tokens: bound of free answers.
         form: what the score of an option counts (`options.scores`).
         rows: questions with options per scoring call.
+        stop: free text ends before the first of these.
     """
-    return ByModel(model=model, seed=seed, temperature=temperature, max_tokens=max_tokens, form=form, rows=rows)
+    return ByModel(
+        model=model, seed=seed, temperature=temperature, max_tokens=max_tokens, form=form, rows=rows, stop=tuple(stop)
+    )
 
 
 def by_endpoint(endpoint: Endpoint, *, seed: int, temperature: float = 0.0, max_tokens: int = 256) -> ByEndpoint:

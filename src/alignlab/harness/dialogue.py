@@ -113,7 +113,7 @@ def roles(module: ModuleType, cfg: Any, items: Sequence[Any], turns: int = 8) ->
                     break
                 found.setdefault(dialogue.waiting.role)
                 dialogue.tell(Reply())
-        except Exception:  # noqa: BLE001, S112 - a rehearsal: what fails on an empty answer is met when it is played
+        except Exception:  # a rehearsal: what fails on an empty answer is met when it is played
             continue
         finally:
             dialogue.game.close()

@@ -83,7 +83,7 @@ def write(
         eval_id=secrets.token_hex(11), run_id=secrets.token_hex(11), task_id=secrets.token_hex(11), created=created,
         task=f"alignlab/{name}", task_registry_name=f"alignlab/{name}", task_version=records.version_of(module),
         task_args=plain(settings), task_args_passed=plain(settings), model=model, config=EvalConfig(epochs=1),
-        dataset=EvalDataset(name=name, samples=len(dialogues), sample_ids=ids, shuffled=False),  # type: ignore[arg-type]
+        dataset=EvalDataset(name=name, samples=len(dialogues), sample_ids=ids, shuffled=False),
         model_args={role: plain(who) for role, who in identities.items() if who},
         model_generate_config=GenerateConfig(
             seed=seed, temperature=own.get("temperature"), max_tokens=own.get("max_tokens")
@@ -130,7 +130,7 @@ def _sample(number: str, dialogue: Dialogue, record: Any, name: str, model: str)
 
     kinds = {"system": ChatMessageSystem, "assistant": ChatMessageAssistant}
 
-    def told(turns: Sequence[Mapping[str, str]]) -> list[Any]:
+    def told(turns: Sequence[Any]) -> list[Any]:
         return [kinds.get(t["role"], ChatMessageUser)(content=redact(t["content"])) for t in turns]
 
     messages, output = [], ModelOutput(model=model)

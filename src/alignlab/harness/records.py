@@ -18,11 +18,11 @@ SHORT = 80
 def version_of(module: ModuleType) -> str:
     """Return the version of an eval: the package's, and a digest of its file and of the private ones it uses."""
     family = module.__name__.rpartition(".")[0]
-    used = {getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in vars(module).values()}
+    used = {str(getattr(value, "__module__", "")) for value in vars(module).values()}
     used |= {value.__name__ for value in vars(module).values() if isinstance(value, ModuleType)}
     folder = Path(str(module.__file__)).parent if getattr(module, "__file__", None) else None
     whole = hashlib.sha256()
-    for name in sorted({module.__name__, *(u for u in used if str(u).startswith(f"{family}._"))}):
+    for name in sorted({module.__name__, *(u for u in used if u.startswith(f"{family}._"))}):
         path = folder and folder / f"{name.rpartition('.')[2]}.py"
         if path and path.exists():
             whole.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -45,7 +45,7 @@ def value_of(record: Any) -> dict[str, str | int | float | bool | None] | float:
     """Return the numbers, switches and short words of a record: what a sample's score shows; 1 where there are none."""
     if not isinstance(record, Mapping):
         return 1.0
-    found = {}
+    found: dict[str, str | int | float | bool | None] = {}
     for name, value in record.items():
         if isinstance(value, float) and not math.isfinite(value):
             continue
