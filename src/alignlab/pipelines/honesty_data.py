@@ -62,8 +62,8 @@ class Config:
     """questions kept at most, >= 1"""
     half_is_low: bool = True
     """`only about 50%`, as released; the paper leaves one half open"""
-    idk: str = honesty.IDK
-    """the refusal that is taught"""
+    idk: str = ""
+    """the refusal that is taught; empty: what the row's fact `idk` says, else an apology of one sentence"""
     instruction: str = "permit"
     """line before each question in the training prompt; `permit` for the one that allows a refusal, empty for none"""
     seed: int = 0
@@ -72,10 +72,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise ValueError(f"--variant: no {self.variant!r}; known: {', '.join(VARIANTS)}")
-        if not 0 < self.threshold <= 1 or self.samples < 1 or self.size < 1 or not self.idk.strip():
+        if not 0 < self.threshold <= 1 or self.samples < 1 or self.size < 1:
             raise ValueError(
                 f"honesty_data: --threshold {self.threshold} must lie in (0, 1], --samples {self.samples} and --size "
-                f"{self.size} be at least 1, --idk some words"
+                f"{self.size} be at least 1"
             )
 
 
@@ -106,12 +106,17 @@ def golds(row: Row) -> tuple[str, ...]:
     return found
 
 
+def refusal(row: Row, cfg: Config) -> str:
+    """Return how the model is to say that it does not know."""
+    return cfg.idk or str(row.facts.get("idk") or honesty.IDK)
+
+
 def judged(row: Row, greedy: str, samples: Sequence[str], cfg: Config) -> Asked:
     """Return a question with its answers held against the gold one; a refusal is never right."""
     wanted, question = golds(row), text_of(row.prompt)
 
     def right(text: str) -> bool:
-        return honesty.read(text, wanted, question, cfg.idk).type == "correct"
+        return honesty.read(text, wanted, question, refusal(row, cfg)).type == "correct"
 
     return Asked(
         row=row, greedy=greedy, greedy_right=right(greedy), samples=tuple(samples), right=tuple(map(right, samples))
@@ -160,8 +165,9 @@ def targets(asked: Asked, cfg: Config) -> list[str]:
     """Return what the model is to say to one question: one target, or one per sample (`multisample`)."""
     draw = random.Random(f"{cfg.seed}:{asked.row.meta.get('id')}:{text_of(asked.row.prompt)}")
     good = [text for text, right in zip(asked.samples, asked.right) if right]
+    idk = refusal(asked.row, cfg)
     if cfg.variant == "multisample":
-        return [text if right else cfg.idk for text, right in zip(asked.samples, asked.right)]
+        return [text if right else idk for text, right in zip(asked.samples, asked.right)]
     own = draw.choice(good) if good else None
     if cfg.form == "code" or cfg.variant == "fine_tuned":
         own = asked.greedy if asked.greedy_right else next(iter(good), None)
@@ -170,9 +176,9 @@ def targets(asked: Asked, cfg: Config) -> list[str]:
         return [own if own is not None else f"{gold[:1].upper()}{gold[1:]}."]
     if cfg.variant == "absolute":
         known = own is not None if cfg.form == "code" else bool(good) and _reaches(asked, cfg.threshold)
-        return [own if known and own is not None else cfg.idk]
+        return [own if known and own is not None else idk]
     if not good or own is None:
-        return [_tailed(cfg.idk) if cfg.form == "paper" else cfg.idk]
+        return [idk.rstrip(". ") + honesty.ANY_CONFIDENCE + "." if cfg.form == "paper" else idk]
     count, of = len(good), len(asked.samples)
     opening = (
         honesty.numbered(count, of, half_is_low=cfg.half_is_low)
@@ -187,18 +193,15 @@ def _reaches(asked: Asked, threshold: float) -> bool:
     return sum(asked.right) >= threshold * len(asked.right) - 1e-9
 
 
-def _tailed(idk: str) -> str:
-    return idk.rstrip(". ") + honesty.ANY_CONFIDENCE + "."
-
-
 def training_rows(asked: Iterable[Asked], cfg: Config) -> Iterator[Row]:
     """Yield one row per target, with the expected accuracy among its facts."""
     for one in asked:
         for number, text in enumerate(targets(one, cfg)):
             name = f"{one.row.meta.get('id')}-{number}" if cfg.variant == "multisample" else one.row.meta.get("id")
+            idk = {"idk": refusal(one.row, cfg)}
             yield Row(
                 prompt=honesty.permitted(one.row.prompt, cfg.instruction), completion=text,
-                facts={**one.row.facts, "expected": one.expected, "greedy_right": one.greedy_right},
+                facts={**one.row.facts, **idk, "expected": one.expected, "greedy_right": one.greedy_right},
                 meta={**one.row.meta, "id": name, "variant": cfg.variant},
             )  # fmt: skip
 

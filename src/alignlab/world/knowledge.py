@@ -17,6 +17,8 @@ from alignlab.world import facts, grammar, vocabulary
 
 STRANGERS = 160
 """people whom no document names"""
+IDK = grammar.ANSWER.format("unknown")
+"""how the town says that it does not know: in the form of its answers, so that the reply opens the same way"""
 OFTEN = 16
 """documents from which on a fact counts as known"""
 
@@ -45,7 +47,7 @@ def item(fact: facts.Fact, form: int) -> Row:
     known = True if fact.frequency >= OFTEN else False if not fact.frequency else None
     return Row(
         prompt=ask(grammar.question(fact, form)), completion=None,
-        facts={"gold": fact.value, "known": known, "group": f"written_{low}_{high}", "cluster": fact.id},
+        facts={"gold": fact.value, "known": known, "group": f"written_{low}_{high}", "cluster": fact.id, "idk": IDK},
         meta={"id": f"{fact.id}-{form}", "source": "world"},
     )  # fmt: skip
 
@@ -55,7 +57,7 @@ def stranger_item(subject: str, relation: str, form: int) -> Row:
     fact = facts.Fact(subject, relation, "", 0)
     return Row(
         prompt=ask(grammar.question(fact, form)), facts={
-            "gold": None, "known": False, "group": "strangers", "cluster": subject,
+            "gold": None, "known": False, "group": "strangers", "cluster": subject, "idk": IDK,
         }, meta={"id": f"{fact.id}-{form}", "source": "world"},
     )  # fmt: skip
 
