@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from alignlab.stats.bootstrap import Part, combination, mean, paired_difference
+from alignlab.stats.bootstrap import Part, combination, mean, means, paired_difference
 
 RNG = np.random.default_rng(7)
 SKEWED = RNG.exponential(size=60)
@@ -116,3 +116,21 @@ def test_coverage(method):
         naive += blind.low <= 2.0 <= blind.high
     assert 0.91 <= covered / runs <= 0.985
     assert naive / runs < 0.85
+
+
+def test_means_are_the_mean_of_each_column():
+    draw = np.random.default_rng(0)
+    columns = {"a": draw.normal(size=30), "b": draw.random(30) < 0.2, "c": np.ones(30)}
+    ids = [i // 3 for i in range(30)]
+    for method in ("bca", "percentile"):
+        found = means(columns, clusters=ids, method=method)
+        for name, values in columns.items():
+            alone = mean(values, clusters=ids, method=method)
+            assert (found[name].value, found[name].low, found[name].high, found[name].n) == pytest.approx(
+                (alone.value, alone.low, alone.high, alone.n)
+            )
+    assert means({}) == {}
+    assert math.isnan(means({"a": []})["a"].value)
+    assert means({"a": [1.0, 2.0]}, clusters=[0, 0])["a"].low is None
+    with pytest.raises(ValueError, match="different lengths"):
+        means({"a": [1.0], "b": [1.0, 2.0]})
