@@ -116,7 +116,7 @@ def rake(
                 worst = max(worst, abs(now - share))
                 found[inside] *= share / now if now > 0 else 0.0
         if worst <= tolerance:
-            return found / found.mean()
+            return np.asarray(found / found.mean())
     raise ValueError(f"raking: a margin is still {worst:.2g} off after {rounds} rounds; do the margins contradict?")
 
 
