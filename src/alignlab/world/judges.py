@@ -15,6 +15,8 @@ from alignlab.core.answers import final_answer, normalise
 
 LENGTH_UNIT = 40
 """characters at which the pull of length bends"""
+WORDS = 20
+"""words at which a rater's pull of length is nothing, and bends"""
 STRONG, EVEN = 2.0, 0.25
 """size of the logit above which a verdict is a strong one, and below which it is a tie"""
 
@@ -81,3 +83,31 @@ class Labeller:
             return None
         kept = draw.random() < (self.sensitivity if truth else self.specificity)
         return truth if kept else not truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rater:
+    """A judge who rates several aspects of one text from 1 to 5, with known faults."""
+
+    halo: float = 0.0
+    """share of each rating that is the mean of all aspects, in [0, 1]"""
+    length: float = 0.0
+    """points for a long text, bending at `WORDS` words"""
+    noise: float = 0.0
+    """standard deviation before rounding, in points"""
+    silent: float = 0.0
+    """share of texts it does not rate"""
+
+    def rate(
+        self, truth: Mapping[str, float | None], words: int, draw: random.Random
+    ) -> dict[str, float | None] | None:
+        """Return a rating of each aspect, None where the aspect does not apply; None for a text it does not rate."""
+        if draw.random() < self.silent:
+            return None
+        known = [v for v in truth.values() if v is not None]
+        mean, pull = sum(known) / max(1, len(known)), self.length * math.tanh(words / WORDS - 1)
+        found: dict[str, float | None] = {}
+        for aspect, value in truth.items():
+            bent = (1 - self.halo) * (value or 0.0) + self.halo * mean + pull + draw.gauss(0.0, self.noise)
+            found[aspect] = None if value is None else float(min(5, max(1, round(bent))))
+        return found
