@@ -41,8 +41,8 @@ lint: $(DEV)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m alignlab.cli.docs --check
 
-unit: $(DEV)
-	$(BIN)/python -m pytest $(ARGS)
+unit: $(DEV)  # a process per core with one thread each: the tests' models are too small to share
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal $(ARGS)
 
 bench: $(DEV)  ## our speed, each script in bench/ in turn
 	@for script in bench/*.py; do \

@@ -38,14 +38,23 @@ def probe(texts, **options):
 )
 def test_the_commonest_answer_and_its_share_of_all_samples(texts, want):
     """Answers are counted after normalisation; one that cannot be parsed counts against every other."""
-    assert probe(texts) == want
+    found = probe(texts)
+    assert (found.answer, found.confidence) == (want.answer, want.confidence)
+
+
+def test_every_answer_that_could_be_parsed_is_kept_as_drawn():
+    assert probe(["Answer: Rome", "no answer", "answer: the ROME.", "Answer: Oslo"]).drawn == (
+        "Rome",
+        "the ROME.",
+        "Oslo",
+    )
 
 
 def test_every_question_is_asked_once_at_temperature_one():
     model = Scripted(**{"Where?": ["Answer: a", "Answer: b"], "Who?": ["Answer: c", "Answer: c"]})
     advance = [].append
     found = closed_book(model, {"x": "Where?", "y": "Who?"}, 2, 7, advance)
-    assert found == {"x": Probe("a", 0.5), "y": Probe("c", 1.0)}
+    assert found == {"x": Probe("a", 0.5, ("a", "b")), "y": Probe("c", 1.0, ("c", "c"))}
     ((prompts, options),) = model.calls
     assert prompts == [({"role": "user", "content": text},) for text in ("Where?", "Who?")]
     assert (options["n"], options["seed"], options["temperature"]) == (2, 7, 1.0)

@@ -359,7 +359,7 @@ def test_the_chosen_are_right_and_the_rejected_wrong_or_unreasoned(accepted):
             unreasoned += 1
             assert rejected.weigh == "no reason" != chosen.weigh
         else:
-            wrong = row.facts["target"] if row.facts["scenario"] in ("pca", "mixed") else row.facts["memory"]
+            wrong = row.facts["target"] if row.facts["scenario"] == "pca" else row.facts["memory"]
             assert normalise(rejected.answer) == normalise(wrong)
     assert 0 < unreasoned < 0.3 * len(found)
 

@@ -284,3 +284,39 @@ def test_choices_are_counted_against_the_students_memory(dataset):
     (row,) = file.tables({"plain": records})["choices"].rows
     assert row[:3] == ("plain", "all", 4)
     assert row[3:] == (0.5, 0.25, 0.25, 0.0, 0.6667)
+
+
+def rehearsing(probes, **options):
+    source = items.world(items.conflicts.NO_CUES)
+    source.probes = probes
+    return source.rehearsal(**options)
+
+
+def test_rehearsal_asks_about_training_subjects_what_the_student_itself_answered():
+    town = items.facts.town()
+    train = [f.id for f in town.facts.values() if town.split(f) == "train"]
+    probes = {f.id: Probe("a", 0.75, ("a", "a", "b", "a")) for f in town.facts.values()} | {train[0]: Probe(None, 0.0)}
+    rows = rehearsing(probes, count=4000, seed=3)
+    assert {row.meta["id"].split("-", 2)[2] for row in rows} == set(train[1:])
+    assert not any(evidence.is_retrieval(evidence.text_of(row.prompt)) for row in rows)
+    answers = [row.completion for row in rows]
+    assert set(answers) == {"Answer: a", "Answer: b"}
+    assert answers.count("Answer: b") / 4000 == pytest.approx(0.25, abs=0.03)
+    assert rehearsing(probes, count=4000, seed=3) == rows != rehearsing(probes, count=4000, seed=4)
+
+
+def test_a_student_that_remembers_nothing_rehearses_nothing():
+    town = items.facts.town()
+    assert rehearsing({f.id: Probe(None, 0.0) for f in town.facts.values()}, count=5, seed=0) == []
+
+
+def test_a_choice_is_rehearsed_by_its_letter():
+    made = File.__new__(File)
+    row, _ = fit(item(2, answers=CHOICE), Probe("blue", 1.0))
+    made.fitted = [dataclasses.replace(row, facts={**row.facts, "split": "train"})]
+    made.instruction = "Choose."
+    source = items.Source(questions={}, draw=made.draw, rehearsed=made.rehearsed, describe=made.describe)
+    source.probes = {"Which colour?": Probe("blue", 1.0, ("blue",))}
+    (found,) = source.rehearsal(count=1, seed=0)
+    assert found.completion == "Answer: B"
+    assert evidence.text_of(found.prompt) == "Which colour?\nA. red\nB. blue\nC. Uncertain\nChoose."

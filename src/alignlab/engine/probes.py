@@ -1,7 +1,7 @@
 """Closed-book memory of a model: what it answers without passages, and how often it says so."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from alignlab.core.answers import final_answer, normalise
@@ -16,6 +16,17 @@ class Probe:
 
     answer: str | None
     confidence: float
+    drawn: tuple[str, ...] = ()
+    """every answer that could be parsed, as drawn"""
+
+
+def commonest(answers: Sequence[str | None]) -> Probe:
+    """Return the probe of one question from all answers drawn, None where none could be parsed."""
+    read = tuple(answer for answer in answers if answer)
+    if not read:
+        return Probe(None, 0.0)
+    best, count = Counter(map(normalise, read)).most_common(1)[0]
+    return Probe(next(a for a in read if normalise(a) == best), count / len(answers), read)
 
 
 def closed_book(
@@ -32,10 +43,7 @@ def closed_book(
         [ask(text) for text in questions.values()],
         n=samples, seed=seed, temperature=1.0, max_tokens=max_tokens, **progress,
     )  # fmt: skip
-    found = {}
-    for name, group in zip(questions, drawn, strict=True):
-        answers = [final_answer(sample.text, MARKER) for sample in group]
-        votes = Counter(normalise(answer) for answer in answers if answer)
-        best, count = votes.most_common(1)[0] if votes else (None, 0)
-        found[name] = Probe(next((a for a in answers if a and normalise(a) == best), None), count / samples)
-    return found
+    return {
+        name: commonest([final_answer(sample.text, MARKER) for sample in group])
+        for name, group in zip(questions, drawn, strict=True)
+    }

@@ -83,6 +83,8 @@ class Config:
 
 
 Advance = Callable[[int], None]
+PAIRED = {"both": ("pca", "ike", "mixed"), "attacks": ("pca",)}
+"""directions -> scenarios that preference pairs are made of"""
 PART = 128
 """prompts asked at once, so that progress shows"""
 ITEM = frozenset({"scenario", "k", "ratio", "question", "contexts", "memory", "confidence", "gold", "target"})
@@ -237,14 +239,18 @@ def sft_row(item: Row, strategy: str, text: str, cfg: Config) -> Row:
 
 
 def failure(item: Row, strategy: str, text: str, draw: random.Random) -> str | None:
-    """Return the same trace with the decision spoiled: the attacker's answer, stale memory, or a wrong reason."""
+    """Return the same trace with the decision spoiled: the attacker's answer, stale memory, or a wrong reason.
+
+    An edit under attack (`mixed`) fails like an edit, so that pairs pull towards passages as often as towards memory.
+    """
     parsed, facts = trace.parse(text), item.facts
-    wrong = facts["target"] if facts["scenario"] in ("pca", "mixed") else facts["memory"]
+    attacked = facts["scenario"] == "pca"
+    wrong = facts["target"] if attacked else facts["memory"]
     if wrong is None or normalise(wrong) == normalise(read(item, text).answer or ""):
         return None
     if len(parsed.answer or "") == 1:  # the answer is a letter, so the failure is one too
         wrong = trace.named(wrong, facts.get("options", ()))
-    reason = "majority" if facts["scenario"] in ("pca", "mixed") else "memory confidence"
+    reason = "majority" if attacked else "memory confidence"
     if draw.random() < 0.15 and parsed.weigh != "no reason":
         wrong, reason = parsed.answer, "no reason"
     spoiled = replace(parsed, answer=wrong, weigh=reason)
@@ -262,9 +268,8 @@ def preference_rows(
     if cfg.target == "answer":
         raise ValueError(WHOLE)
     draw = random.Random(f"pairs:{cfg.seed}")
-    wanted = ("pca",) if cfg.directions == "attacks" else ("pca", "ike", "mixed")
     for item, strategy, text in accepted:
-        if item.facts["scenario"] not in wanted:
+        if item.facts["scenario"] not in PAIRED[cfg.directions]:
             continue
         mine = (own or {}).get(item.meta["id"])
         candidates = [mine if draw.random() < 0.5 else None, failure(item, strategy, text, draw)]

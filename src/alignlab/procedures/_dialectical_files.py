@@ -13,11 +13,11 @@ from typing import Any
 from alignlab.core import trace
 from alignlab.core.answers import LETTERS, final_answer, normalise
 from alignlab.core.evidence import ask
-from alignlab.core.types import Context, Row, Table
+from alignlab.core.types import Context, Prompt, Row, Table
 from alignlab.data import adapters
 from alignlab.engine.encode import TooLong, prompt_ids
 from alignlab.engine.load import LanguageModel
-from alignlab.engine.probes import Probe
+from alignlab.engine.probes import Probe, commonest
 from alignlab.evals.poisoned_context import INSTRUCTION, prompt
 from alignlab.procedures._dialectical_items import Probes, Source
 
@@ -158,7 +158,12 @@ class File:
         said: dict[str, list[str | None]] = defaultdict(list)
         for (question, options), group in zip(asked, drawn, strict=True):
             said[question] += [trace.chosen(final_answer(s.text, trace.MARKER), options) for s in group]
-        return {question: _mode(answers) for question, answers in said.items()}
+        return {question: commonest(answers) for question, answers in said.items()}
+
+    def rehearsed(self) -> list[tuple[str, Prompt, tuple[str, ...]]]:
+        """Return (question, closed-book prompt, options) of what training items ask."""
+        asked = {row.facts["fact"]: tuple(row.facts["options"]) for row in self.fitted if row.facts["split"] == "train"}
+        return [(q, ask(f"{lettered(q, options)}\n{self.instruction}"), options) for q, options in asked.items()]
 
     def settle(self, ctx: Context, probes: Probes) -> None:
         """Give every item its scenario for this student; say how many there are of each and what is left out."""
@@ -237,14 +242,6 @@ def turned(options: tuple[str, ...]) -> tuple[str, ...]:
     return (options[1], options[0], *options[2:]) if options else ()
 
 
-def _mode(answers: Sequence[str | None]) -> Probe:
-    votes = Counter(normalise(answer) for answer in answers if answer)
-    if not votes:
-        return Probe(None, 0.0)
-    best, count = votes.most_common(1)[0]
-    return Probe(next(a for a in answers if a and normalise(a) == best), count / len(answers))
-
-
 def file(spec: str, limit: int | None) -> Source:
     """Return a file `ADAPTER:PATH` as a source; ValueError or LookupError for a spec that names no adapter."""
     name, colon, path = spec.partition(":")
@@ -257,5 +254,5 @@ def file(spec: str, limit: int | None) -> Source:
     made = File(name, path, limit)
     return Source(
         questions={}, draw=made.draw, describe=made.describe, instruction=made.instruction, file=made,
-        notes=made.notes, tables=made.tables,
+        notes=made.notes, tables=made.tables, rehearsed=made.rehearsed,
     )  # fmt: skip

@@ -1,12 +1,15 @@
 """Where dialectical conflict items come from: the town, or a file in a published format."""
 
 import contextlib
+import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignlab.core.types import Context, Endpoint, Model, Row, Table
+from alignlab.core import trace
+from alignlab.core.evidence import ask
+from alignlab.core.types import Context, Endpoint, Model, Prompt, Row, Table
 from alignlab.engine.encode import Example, TooLong, encode
 from alignlab.engine.probes import Probe, closed_book
 from alignlab.world import conflicts, facts, grammar
@@ -31,6 +34,8 @@ class Source:
     probes: dict[str, Probe] = field(default_factory=dict)
     tables: Callable[[Mapping[str, Sequence[Mapping[str, Any]]]], dict[str, Table]] = lambda _: {}
     """records by policy -> further tables of the report"""
+    rehearsed: Callable[[], Sequence[tuple[str, Prompt, Sequence[str]]]] = tuple
+    """() -> (id, closed-book prompt, options if it has any) of the questions that training items ask"""
     file: Any = None
     """the `_dialectical_files.File` behind the source, where it is one"""
 
@@ -56,6 +61,23 @@ class Source:
     def train(self, per_cell: int, seed: int) -> list[Row]:
         """Return items to search and learn from."""
         return self.draw(self.probes, "train", per_cell, seed)
+
+    def rehearsal(self, count: int, seed: int) -> list[Row]:
+        """Return closed-book questions with answers that the student itself drew, each as often as it drew it.
+
+        Tuned on passages alone, a model forgets what it knows, and how to answer without any (general items, the
+        brief's 20 %).
+        """
+        draw = random.Random(f"rehearsal:{seed}")
+        known = [(asked, drawn) for asked in self.rehearsed() if (drawn := self.probes[asked[0]].drawn)]
+        return [
+            Row(
+                prompt=prompt,
+                completion=f"{trace.MARKER} {trace.named(draw.choice(drawn), options)}",
+                meta={"id": f"rehearsal-{index}-{name}"},
+            )
+            for index, ((name, prompt, options), drawn) in enumerate(draw.choices(known, k=count) if known else [])
+        ]
 
     def test(self, per_cell: int, seed: int, **conditions: Any) -> list[Row]:
         """Return items of held-out subjects (questions, for a file)."""
@@ -92,9 +114,16 @@ def world(cues: conflicts.Cues) -> Source:
             bands[f"{low}-{high}"].append((probes[fact.id].answer == fact.value, probes[fact.id].confidence))
         return dict(sorted(bands.items(), key=lambda pair: int(pair[0].split("-")[0])))
 
+    def rehearsed() -> list[tuple[str, Prompt, tuple[str, ...]]]:
+        asked = (fact for fact in town.facts.values() if town.split(fact) == "train")
+        return [
+            (f.id, ask(grammar.question(f, form)), ()) for f in asked for form in grammar.training_forms(f.relation)
+        ]
+
     return Source(
         questions={f.id: grammar.question(f, 0) for f in town.facts.values()},
         draw=draw,
+        rehearsed=rehearsed,
         describe=describe,
         oracle=lambda row: conflicts.oracle(row, cues),
         notes=("The data are the town's: invented facts whose truth is known exactly.",),

@@ -36,7 +36,7 @@ CARD = Card(
     status="reconstructed",
     summary="a model that resists poisoned passages yet accepts true updates, without any warning in the prompt",
     smoke="alignlab run dialectical --sft_steps 220 --test_per_cell 25 --output_dir {out}",
-    study="alignlab run dialectical --full true",
+    study="alignlab run dialectical --full true --sft_steps 1200",
     claims=(
         Claim(metric="plain/asr - da/asr", relation=">=", bound=0.2),
         Claim(metric="da/j - plain/j", relation=">", bound=0.0),
@@ -57,15 +57,15 @@ class Config:
     """the whole study: every baseline, answer-only targets, preferences, ablations, unseen conditions, three seeds"""
     seeds: int = 3
     """seeds of the whole study, >= 1"""
-    sft_steps: int = 900
+    sft_steps: int = 700
     """optimiser steps on accepted answers, >= 1"""
     dpo_steps: int = 0
     """optimiser steps on preferences after that, >= 0"""
-    batch: int = 16
+    batch: int = 32
     """rows per step, >= 1"""
     learning_rate: float = 3e-3
     """peak rate of supervised tuning; 3e-3 suits `tiny:`, 1e-4 a 7B model"""
-    dpo_learning_rate: float = 3e-4
+    dpo_learning_rate: float = 1e-4
     """peak rate of preference tuning"""
     beta: float = 0.1
     """inverse temperature of DPO's implicit reward, > 0"""
@@ -75,6 +75,8 @@ class Config:
     """tune a LoRA adapter instead of all weights"""
     lora_r: int = 8
     """rank of the adapter, >= 1; its scale is 2; rank 32 overwrites what `tiny:` remembers"""
+    lora_dropout: float = 0.0
+    """on the adapter's input, in [0, 1)"""
     lora_target_modules: str = "attention"
     """`attention` keeps what the other weights remember; `all-linear` learns more and forgets more"""
     mode: Literal["global", "per_cell"] = "global"
@@ -83,6 +85,8 @@ class Config:
     """teach the whole reasoned answer, or `answer`: its last line"""
     directions: Literal["both", "attacks"] = "both"
     """preference pairs from attacks and edits, or `attacks` alone"""
+    rehearsal: float = 0.5
+    """share of the tuning rows that ask without passages, answered as the student itself did, in [0, 1)"""
     search_per_cell: int = 20
     """items per cell spent on the search for the path, >= 1"""
     train_per_cell: int = 1200
@@ -103,6 +107,8 @@ class Config:
     """longest answer; 512 suits models that write sentences"""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.rehearsal < 1:
+            raise ValueError(f"--rehearsal: expected a share in [0, 1), got {self.rehearsal}")
         if self.dpo_steps and self.target == "answer":
             raise ValueError(f"--target answer with --dpo_steps {self.dpo_steps}: {pipeline.WHOLE}")
 
@@ -174,7 +180,7 @@ def align(
     found.recall = source.describe(source.probes)
     accepted, options = written(ctx, cfg, source, found)
     folder = ctx.folder / name
-    learnt = supervised(ctx, cfg, student, accepted, options, found, folder)
+    learnt = supervised(ctx, cfg, student, learnable(ctx, cfg, source, accepted, options), found, folder)
     if cfg.dpo_steps:
         save(learnt, folder / "supervised")
         learnt = preferred(ctx, cfg, folder / "supervised", accepted, options, folder)
@@ -182,13 +188,22 @@ def align(
     return learnt
 
 
-def supervised(
-    ctx: Context, cfg: Config, student: LanguageModel, accepted: Sequence[Accepted], options: pipeline.Config,
-    found: Evidence, folder: Path,
-) -> LanguageModel:  # fmt: skip
-    """Return a copy of the student tuned to imitate the accepted answers."""
+def learnable(
+    ctx: Context, cfg: Config, source: sources.Source, accepted: Sequence[Accepted], options: pipeline.Config
+) -> list[Row]:
+    """Return the rows to imitate: accepted answers, and the student's own to questions without passages."""
     rows = [pipeline.sft_row(item, path, text, options) for item, path, text in accepted]
-    lora = Lora(r=cfg.lora_r, alpha=2 * cfg.lora_r, target_modules=cfg.lora_target_modules, seed=ctx.seed)
+    return rows + source.rehearsal(round(len(rows) * cfg.rehearsal / (1 - cfg.rehearsal)), ctx.seed)
+
+
+def supervised(
+    ctx: Context, cfg: Config, student: LanguageModel, rows: Sequence[Row], found: Evidence, folder: Path
+) -> LanguageModel:
+    """Return a copy of the student tuned to imitate the completions of the rows."""
+    lora = Lora(
+        r=cfg.lora_r, alpha=2 * cfg.lora_r, dropout=cfg.lora_dropout, target_modules=cfg.lora_target_modules,
+        seed=ctx.seed,
+    )  # fmt: skip
     learnt = load(ctx.model, lora=lora if cfg.use_peft else None)
     settings = tuning(cfg, ctx.seed, cfg.sft_steps, cfg.learning_rate, student.context_length)
     examples = sources.encoded(ctx, rows, learnt)
@@ -224,9 +239,9 @@ def preferred(
 ) -> LanguageModel:
     """Return the model saved at `start` tuned on preferences: accepted answers against failures, its own if any."""
     learnt, reference = load(start), load(start)
-    # Not every answer makes a pair; twice as many as the steps will see are enough, and sampling takes its time
-    wanted = 2 * cfg.dpo_steps * cfg.batch
-    accepted = [a for a in accepted if a[0].facts["scenario"] in ("pca", "ike", "mixed")][:wanted]
+    # No more than the steps will see: sampling takes its time
+    paired = [a for a in accepted if a[0].facts["scenario"] in pipeline.PAIRED[options.directions]]
+    accepted = paired[: cfg.dpo_steps * cfg.batch]
     items = [item for item, _, _ in accepted]
     with ctx.stage("preference pairs", len(accepted), len(items)) as stage:
         prompts = [pipeline.student_prompt(item, options.instruction) for item in items]
@@ -253,7 +268,7 @@ def tuning(cfg: Config, seed: int, steps: int, rate: float, longest: int | None)
         learning_rate=rate, per_device_train_batch_size=rows, max_steps=steps, warmup_ratio=0.05,
         gradient_accumulation_steps=cfg.batch // rows, lr_scheduler_type="cosine", weight_decay=0.01,
         adam_beta2=0.98, bf16=fast_bfloat16(), seed=seed, save_steps=max(50, steps // 3), save_total_limit=1,
-        resume_from_checkpoint=True, max_length=longest or 4096,
+        resume_from_checkpoint=True, max_length=longest or 4096, disable_dropout=cfg.lora_dropout == 0,
     )  # fmt: skip
 
 
