@@ -56,7 +56,7 @@ UNSEEN: dict[str, dict[str, Any]] = {
 PREFERENCES = {"da + dpo": "both", "da + dpo, attacks only": "attacks"}
 """tuned further on preferences -> directions of its pairs"""
 SHOWN_FIGURES, SHOWN_TABLES = ("Reasoning paths by conflict", "Memory"), ("chosen paths",)
-DPO_STEPS = 100
+DPO_STEPS = 50
 LONG_PER_CELL = 340
 """so that three seeds have more than 1,000 items of each cell that a claim rests on"""
 
