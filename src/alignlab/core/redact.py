@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -21,33 +21,44 @@ def _secret(name: str) -> bool:
     return bool(_SECRET_NAME.search(name.replace("-", "_")))
 
 
+def redactor() -> Callable[[str], str]:
+    """Return `redact` with the secrets of the environment as it is now, for many texts in a row."""
+    secrets = [value for name, value in os.environ.items() if len(value) >= 8 and _secret(name)]
+
+    def redacted(text: str) -> str:
+        for value in secrets:
+            text = text.replace(value, REDACTED)
+        return _SECRET_VALUE.sub(REDACTED, text)
+
+    return redacted
+
+
 def redact(text: str) -> str:
     """Return text without secrets: values of environment variables named like keys, and what has a key's shape."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and _secret(name):
-            text = text.replace(value, REDACTED)
-    return _SECRET_VALUE.sub(REDACTED, text)
+    return redactor()(text)
 
 
-def plain(value: Any, name: str = "") -> Any:
+def plain(value: Any, name: str = "", clean: Callable[[str], str] | None = None) -> Any:
     """Return a value as JSON and YAML can hold it, NaN and infinity as None, secrets redacted by name and value.
 
     Dataclasses and mappings become dicts, other collections lists (sets sorted), numpy scalars numbers, the rest text.
+    `clean` takes secrets out of texts, by default `redact`.
     """
+    clean = redactor() if clean is None else clean
     if isinstance(value, str) and value and _secret(name):
         return REDACTED
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(item, str(key)) for key, item in value.items()}
+        return {str(key): plain(item, str(key), clean) for key, item in value.items()}
     if isinstance(value, (set, frozenset)):
-        return sorted((plain(item) for item in value), key=str)
+        return sorted((plain(item, clean=clean) for item in value), key=str)
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, clean=clean) for item in value]
     if hasattr(value, "tolist") and hasattr(value, "dtype"):  # numpy and torch, without importing either
-        return plain(value.tolist())
+        return plain(value.tolist(), clean=clean)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int)):
         return value
-    return redact(str(value))
+    return clean(str(value))

@@ -5,14 +5,14 @@ Inspect AI is imported when a log is written, and not before.
 
 import importlib.util
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from alignlab.core import files
-from alignlab.core.redact import plain, redact
+from alignlab.core.redact import plain, redactor
 from alignlab.core.types import Result
 from alignlab.harness import records
 from alignlab.harness.dialogue import SUBJECT, Dialogue
@@ -74,9 +74,9 @@ def write(
     model = log_name(str(own.get("model", "unknown")))
     created = began.astimezone(UTC).isoformat(timespec="seconds")
     ids = records.sample_ids([d.item for d in dialogues])
-    scored = iter(found)
+    scored, clean = iter(found), redactor()
     samples = [
-        _sample(number, dialogue, None if dialogue.problem else next(scored), name, model)
+        _sample(number, dialogue, None if dialogue.problem else next(scored), name, model, clean)
         for number, dialogue in zip(ids, dialogues, strict=True)
     ]
     spec = EvalSpec(
@@ -117,7 +117,7 @@ def flat(result: Result) -> dict[str, float]:
     return found
 
 
-def _sample(number: str, dialogue: Dialogue, record: Any, name: str, model: str) -> Any:
+def _sample(number: str, dialogue: Dialogue, record: Any, name: str, model: str, clean: Callable[[str], str]) -> Any:
     from inspect_ai.log import EvalError, EvalSample
     from inspect_ai.model import (
         ChatCompletionChoice,
@@ -131,28 +131,28 @@ def _sample(number: str, dialogue: Dialogue, record: Any, name: str, model: str)
     kinds = {"system": ChatMessageSystem, "assistant": ChatMessageAssistant}
 
     def told(turns: Sequence[Any]) -> list[Any]:
-        return [kinds.get(t["role"], ChatMessageUser)(content=redact(t["content"])) for t in turns]
+        return [kinds.get(t["role"], ChatMessageUser)(content=clean(t["content"])) for t in turns]
 
     messages, output = [], ModelOutput(model=model)
     for ask, reply in zip(dialogue.asks, dialogue.replies):
         role = {} if ask.role == SUBJECT else {"metadata": {"role": ask.role}}
         messages += told(ask.messages)
         known = {**role.get("metadata", {}), **({"logp": list(reply.logp)} if reply.logp else {})}
-        messages.append(ChatMessageAssistant(content=redact(str(reply)), metadata=known or None))
+        messages.append(ChatMessageAssistant(content=clean(str(reply)), metadata=known or None))
         if ask.role == SUBJECT and not reply.problem:
             choice = ChatCompletionChoice(message=messages[-1], stop_reason="stop")
             output = ModelOutput(model=model, choices=[choice])
     scores, error = None, None
     if dialogue.problem:
-        problem = redact(dialogue.problem)
+        problem = clean(dialogue.problem)
         error = EvalError(message=problem, traceback=problem, traceback_ansi=problem)
     else:
-        value = plain(records.value_of(record))
-        score = Score(value=value, answer=redact(str(dialogue.replies[-1])) if dialogue.replies else None,
-                      metadata={"record": plain(record)})  # fmt: skip
+        value = plain(records.value_of(record), clean=clean)
+        score = Score(value=value, answer=clean(str(dialogue.replies[-1])) if dialogue.replies else None,
+                      metadata={"record": plain(record, clean=clean)})  # fmt: skip
         scores = {name: score}
     first = dialogue.asks[0].messages if dialogue.asks else ()
     return EvalSample(
         id=number, epoch=1, input=told(first) or "", target=records.target_of(dialogue.item), messages=messages,
-        output=output, scores=scores, metadata=records.facts_of(dialogue.item), error=error,
+        output=output, scores=scores, metadata=records.facts_of(dialogue.item, clean), error=error,
     )  # fmt: skip

@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -54,11 +54,13 @@ def value_of(record: Any) -> dict[str, str | int | float | bool | None] | float:
     return found or 1.0
 
 
-def facts_of(item: Any) -> dict[str, Any]:
-    """Return what is known of an item, JSON-able, without secrets and long texts."""
-    facts = plain(dict(getattr(item, "facts", None) or {}))
-    return {name: value for name, value in facts.items() if isinstance(value, (bool, int, float)) or (
+def facts_of(item: Any, clean: Callable[[str], str] | None = None) -> dict[str, Any]:
+    """Return the numbers, switches and short words that are known of an item, without secrets (`core.redact`)."""
+    facts = dict(getattr(item, "facts", None) or {})
+    short = {name: value for name, value in facts.items() if isinstance(value, (bool, int, float)) or (
         isinstance(value, str) and len(value) <= SHORT)}  # fmt: skip
+    found: dict[str, Any] = plain(short, clean=clean)
+    return found
 
 
 def target_of(item: Any) -> str:

@@ -49,7 +49,12 @@ def task_of(name: str, **given: Any) -> Task:
     Raises:
         ValueError: an unknown setting or a value of another type.
     """
-    module = find("evals", name)
+    return built(find("evals", name), **given)
+
+
+def built(module: ModuleType, **given: Any) -> Task:
+    """Return a module with the functions of an eval as a task; settings and errors as of `task_of`."""
+    name = module.__name__.rpartition(".")[2]
     own = {key: given.pop(key) for key in list(given) if key in OWN}
     fields = getattr(module.Config, "__dataclass_fields__", {})
     seed = int(given.get("seed", 0)) if "seed" in fields else int(given.pop("seed", 0))
