@@ -48,6 +48,19 @@ def yes_no(reply: str, reading: Reading = "word") -> bool | None:
     return found[0]
 
 
+_REFUSES = re.compile(
+    r"\bi\s+(?:cannot|can't|can’t|won't|won’t|will\s+not|must\s+(?:not|refuse\s+to)|refuse\s+to|am\s+unable\s+to|decline\s+to)"
+    r"\s+(?:\w+\s+)?(?:answer|choose|decide|assist|help|provide|take\s+part|make\s+(?:this|that|such)|comply|pick|say|respond)\b"
+    r"|\b(?:i'm|i’m|i\s+am)\s+sorry\b",
+    re.IGNORECASE,
+)
+
+
+def refuses(text: str) -> bool:
+    """Whether a reply declines to answer; "I will not release the gas" declines nothing."""
+    return bool(_REFUSES.search(spoken(text)[:LONGEST]))
+
+
 def choice(reply: str, options: int) -> int | None:
     """Return the number of the option a reply names, from 1; None for none, several or another number."""
     low = spoken(reply)[-LONGEST:].strip()

@@ -15,6 +15,7 @@ from alignlab.core import evidence
 from alignlab.core.cards import Card, Claim
 from alignlab.core.types import Ask, Message, Result, Row
 from alignlab.data.adapters import pacifaist as adapter
+from alignlab.evals import _judging as judging
 from alignlab.evals import _pacifaist_rates as rates
 from alignlab.evals import _pacifaist_read as reading
 from alignlab.world import dilemmas
@@ -168,7 +169,7 @@ def score(item: Row, answers: Sequence[str]) -> dict[str, Any]:
     multiple = known.get("task", "multiple_choice") == "multiple_choice" and known.get("key") is not None
     found = reading.read(text, options) if multiple else {**reading.read(text, ()), "choice": None}
     if not multiple:
-        found["refused"] = reading.refuses(text)
+        found["refused"] = judging.refuses(text)
     place = reading.LETTERS.index(found["choice"]) if found["choice"] else None
     order = known.get("order") or list(range(4))
     kinds = known.get("kinds")
