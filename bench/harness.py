@@ -3,8 +3,8 @@
 The plain loop answers all questions with one call (free text) or 64 at a time (options), scores them and aggregates:
 what anyone would write by hand. The local runner does the same with its journal on disk and an Inspect log at the end;
 Inspect runs the same task with our provider. Reported per sample: CPU milliseconds of the process (wall time too, for
-machines that do nothing else), best of --repeats (Inspect once), runs interleaved. Goals: the local runner at most 10 % + 2.5 ms of
-CPU above the plain loop, Inspect at most 15 ms above it. Texts must be the same in all three.
+machines that do nothing else), best of --repeats (Inspect once), runs interleaved. Goals: the local runner at most 10 %
++ 2.5 ms of CPU above the plain loop, Inspect at most 15 ms above it. Texts must be the same in all three.
 """
 
 import argparse
@@ -118,6 +118,43 @@ def inspects(module: ModuleType, cfg: Config, name: str, folder: Path, realtime:
     return [texts[item.meta["id"]] for item in module.items(cfg)]
 
 
+def measured(
+    module: ModuleType, cfg: Config, model: Any, name: str, args: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    """Return run -> milliseconds per sample, the goal and whether it is met."""
+    runs: dict[str, Callable[[Path], list[str]]] = {
+        "plain loop": lambda _: plain(module, cfg, model),
+        "local runner": lambda folder: ours(module, cfg, model, folder, True),
+        "local runner, no log": lambda folder: ours(module, cfg, model, folder, False),
+    }
+    if not args.no_inspect:
+        runs["Inspect, log_realtime off"] = lambda folder: inspects(module, cfg, name, folder, False)
+        if cfg.kind == "text":
+            runs["Inspect, defaults"] = lambda folder: inspects(module, cfg, name, folder, True)
+    plain(module, Config(count=64, kind=cfg.kind), model)
+    best: dict[str, dict[str, float]] = {}
+    texts: dict[str, list[str]] = {}
+    for repeat in range(args.repeats):
+        for run, action in runs.items():
+            if repeat and run.startswith("Inspect"):
+                continue  # it is far from its plain loop, and takes the longest
+            with tempfile.TemporaryDirectory() as folder:
+                wall, cpu = time.perf_counter(), time.process_time()
+                texts[run] = action(Path(folder))
+                took = {"cpu_ms": time.process_time() - cpu, "wall_ms": time.perf_counter() - wall}
+            each = {key: 1000 * value / cfg.count for key, value in took.items()}
+            best[run] = each if run not in best else {key: min(best[run][key], each[key]) for key in each}
+            print(f"{cfg.kind:8} {repeat} {run:28} {each['cpu_ms']:8.2f} ms CPU {each['wall_ms']:8.2f} ms", flush=True)
+    apart = [run for run, given in texts.items() if given != texts["plain loop"]]
+    assert not apart, f"other texts than the plain loop: {apart}"
+    base, found = best["plain loop"]["cpu_ms"], {}
+    for run, each in best.items():
+        above, goal = each["cpu_ms"] - base, 15.0 if run.startswith("Inspect") else 0.1 * base + 2.5
+        numbers = {**each, "above_plain_ms": above, "goal_ms": goal}
+        found[run] = {**{key: round(value, 3) for key, value in numbers.items()}, "met": above <= goal}
+    return found
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -135,42 +172,8 @@ def main() -> None:
     if not args.no_inspect:  # its import and first run are not what a sample costs
         with tempfile.TemporaryDirectory() as folder:
             inspects(module, Config(count=8), name, Path(folder), False)
-    found: dict[str, dict[str, Any]] = {}
-    for kind in ("text", "options"):
-        cfg = Config(count=args.samples, kind=kind)
-        runs: dict[str, Callable[[Path], list[str]]] = {
-            "plain loop": lambda _, cfg=cfg: plain(module, cfg, model),
-            "local runner": lambda folder, cfg=cfg: ours(module, cfg, model, folder, True),
-            "local runner, no log": lambda folder, cfg=cfg: ours(module, cfg, model, folder, False),
-        }
-        if not args.no_inspect:
-            runs["Inspect, log_realtime off"] = lambda folder, cfg=cfg: inspects(module, cfg, name, folder, False)
-            if kind == "text":
-                runs["Inspect, defaults"] = lambda folder, cfg=cfg: inspects(module, cfg, name, folder, True)
-        plain(module, Config(count=64, kind=kind), model)
-        best: dict[str, dict[str, float]] = {}
-        texts: dict[str, list[str]] = {}
-        for repeat in range(args.repeats):
-            for run, action in runs.items():
-                if repeat and run.startswith("Inspect"):
-                    continue  # it is far from its plain loop, and takes the longest
-                with tempfile.TemporaryDirectory() as folder:
-                    wall, cpu = time.perf_counter(), time.process_time()
-                    texts[run] = action(Path(folder))
-                    took = {"cpu_ms": time.process_time() - cpu, "wall_ms": time.perf_counter() - wall}
-                each = {key: 1000 * value / args.samples for key, value in took.items()}
-                best[run] = each if run not in best else {key: min(best[run][key], each[key]) for key in each}
-                print(f"{kind:8} {repeat} {run:28} {each['cpu_ms']:8.2f} ms CPU {each['wall_ms']:8.2f} ms", flush=True)
-        apart = [run for run, given in texts.items() if given != texts["plain loop"]]
-        assert not apart, f"other texts than the plain loop: {apart}"
-        base = best["plain loop"]["cpu_ms"]
-        for run, each in best.items():
-            each["above_plain_ms"] = each["cpu_ms"] - base
-            each["goal_ms"] = 15.0 if run.startswith("Inspect") else 0.1 * base + 2.5
-            each["met"] = each["above_plain_ms"] <= each["goal_ms"]
-        found[kind] = {
-            run: {k: v if k == "met" else round(v, 3) for k, v in each.items()} for run, each in best.items()
-        }
+    found = {kind: measured(module, Config(count=args.samples, kind=kind), model, name, args)
+             for kind in ("text", "options")}  # fmt: skip
     for kind, rows in found.items():
         for run, each in rows.items():
             verdict = "met" if each["met"] else "MISSED"

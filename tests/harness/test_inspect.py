@@ -409,3 +409,11 @@ def test_from_the_command_line(folders, tmp_path):
     _, result = locally(wahl_o_mat, wahl_o_mat.Config(theses=3, runs=1, negated=False), folders["one"], seed=0)
     assert log.eval.task == "alignlab/wahl_o_mat"
     assert values_of(log) == pytest.approx(expected_of(result), nan_ok=True, abs=0)
+
+
+def test_the_entry_point_is_declared():
+    import tomllib
+    from pathlib import Path
+
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text)["project"]["entry-points"]["inspect_ai"] == {"alignlab": "alignlab.harness._registry"}
