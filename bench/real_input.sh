@@ -1,21 +1,25 @@
 #!/bin/sh
-# The whole job on published files, with a teacher behind a real OpenAI-compatible server on this machine.
+# The whole job on a published file, with teacher and judge behind a real OpenAI-compatible server on this machine.
 #
-#   bench/real_input.sh CONFLICTQA_FILE POISONEDRAG_FILE [WORK_FOLDER]
+#   bench/real_input.sh conflictqa FILE [WORK_FOLDER]
+#   bench/real_input.sh poisonedrag FILE [WORK_FOLDER]
 #
-# Needs `pip install -c constraints.txt -e '.[serve]'`, which `transformers serve` stands on. Trains a
-# Qwen3-style and a GPT-2-style student and one teacher per file for minutes each (bench/students.py), serves the
-# teacher, runs `alignlab run dialectical` and keeps result.json and report.html under bench/results/real_input.
+# Needs `pip install -c constraints.txt -e '.[serve]'`, which `transformers serve` stands on. Trains a Qwen3-style and
+# a GPT-2-style student, one teacher and one judge for minutes each (bench/real_input/students.py), serves the latter
+# two, runs `alignlab run dialectical` for either student and keeps result.json, report.html and run.log under
+# bench/results/real_input. A second call goes on where the first was stopped.
 set -eu
-conflictqa=$1 poisonedrag=$2 work=${3:-$(mktemp -d)}
+name=$1 file=$2 work=${3:-$(mktemp -d)}
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python}
 bin=$(dirname "$("$python" -c 'import sys; print(sys.executable)')")
 port=${PORT:-8123}
 mkdir -p "$work"
 
-# the questions with the shortest evidence, so that minutes on a processor are enough; records unchanged
-"$python" - "$conflictqa" "$work/conflictqa.jsonl" <<'PY'
+if [ "$name" = conflictqa ]; then
+    # the questions with the shortest evidence, so that minutes on a processor are enough; records unchanged
+    questions=16 kept="$work/conflictqa.jsonl"
+    "$python" - "$file" "$kept" "$questions" <<'PY'
 import json, sys
 sides = ("parametric_memory", "parametric_memory_aligned_evidence", "counter_memory", "counter_memory_aligned_evidence")
 with open(sys.argv[1], encoding="utf-8") as file:
@@ -23,30 +27,38 @@ with open(sys.argv[1], encoding="utf-8") as file:
 whole = [pair for pair in records if all((pair[1].get(side) or "").strip() for side in sides)]
 whole.sort(key=lambda pair: sum(len(pair[1][side]) for side in sides))
 with open(sys.argv[2], "w", encoding="utf-8") as file:
-    file.writelines(line for line, _ in whole[:16])
+    file.writelines(line for line, _ in whole[:int(sys.argv[3])])
 PY
-ln -sf "$(realpath "$poisonedrag")" "$work/poisonedrag.json"
+else
+    questions=14 kept="$work/$name.json"
+    ln -sf "$(realpath "$file")" "$kept"
+fi
 
-show() { # name, dataset, style, questions
-    out="$work/$1-$3"
-    [ -d "$out-student" ] || "$python" "$here/students.py" "$2" --style "$3" --questions "$4" \
-        --output_dir "$out-student" --steps "${STUDENT_STEPS:-320}" --learning_rate 3e-3 --batch 24
-    [ -d "$work/$1-teacher" ] || "$python" "$here/students.py" "$2" --teacher_of "$out-student" --questions "$4" \
-        --output_dir "$work/$1-teacher" --steps "${TEACHER_STEPS:-180}" --learning_rate 2e-3
-    "$bin/transformers" serve "$work/$1-teacher" --port "$port" --device cpu > "$work/server.log" 2>&1 &
-    server=$!
-    trap 'kill $server 2>/dev/null || true' EXIT INT TERM
-    until "$python" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/health')" 2>/dev/null; do sleep 1; done
-    "$bin/alignlab" run dialectical --model "$out-student" --dataset "$2" --limit "$4" \
-        --teacher "openai:$work/$1-teacher?base_url=http://127.0.0.1:$port/v1&concurrency=1" \
-        --probes 10 --search_per_cell 2 --train_per_cell 20 --test_per_cell 50 --sft_steps "${SFT_STEPS:-20}" \
-        --use_peft false --batch 16 --learning_rate 3e-4 --max_tokens 160 --output_dir "$out-run"
-    kill $server
-    trap - EXIT INT TERM
-    mkdir -p "$here/results/real_input/$1-$3"
-    cp "$out-run/result.json" "$out-run/report.html" "$out-run/run.log" "$here/results/real_input/$1-$3/"
+trained() { # folder, then how: nothing is trained twice, and what was cut off does not count
+    folder=$1 && shift
+    [ -d "$folder" ] && return
+    "$python" "$here/real_input/students.py" "$name:$kept" --questions "$questions" --output_dir "$folder.new" "$@"
+    mv "$folder.new" "$folder"
 }
 
-show conflictqa "conflictqa:$work/conflictqa.jsonl" qwen3 16
-show conflictqa "conflictqa:$work/conflictqa.jsonl" gpt2 16
-show poisonedrag "poisonedrag:$work/poisonedrag.json" gpt2 14
+for style in qwen3 gpt2; do
+    trained "$work/$name-$style-student" --style "$style" --steps 160 --learning_rate 3e-3 --batch 24
+done
+trained "$work/$name-teacher" --teacher_of "$work/$name-qwen3-student" --paths P0 P8 \
+    --steps 160 --learning_rate 1e-3 --batch 3
+trained "$work/$name-judge" --judge_of "$work/$name-qwen3-student" --steps 60 --learning_rate 1e-3 --batch 4
+
+HF_HUB_OFFLINE=1 "$bin/transformers" serve --port "$port" --device cpu > "$work/$name-server.log" 2>&1 &
+server=$!
+trap 'kill $server 2>/dev/null || true' EXIT INT TERM
+until "$python" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/health')" 2>/dev/null; do sleep 1; done
+at="base_url=http://127.0.0.1:$port/v1&concurrency=1&timeout=600"
+for style in qwen3 gpt2; do
+    out="$work/$name-$style-run"
+    "$bin/alignlab" run dialectical --model "$work/$name-$style-student" --dataset "$name:$kept" --limit "$questions" \
+        --teacher "openai:$work/$name-teacher?$at" --judge "openai:$work/$name-judge?$at" \
+        --probes 10 --search_per_cell 1 --train_per_cell 4 --test_per_cell 4 --sft_steps 30 --dpo_steps 4 \
+        --use_peft false --batch 8 --learning_rate 1e-3 --dpo_learning_rate 1e-4 --max_tokens 160 --output_dir "$out"
+    mkdir -p "$here/results/real_input/$name-$style"
+    cp "$out/result.json" "$out/report.html" "$out/run.log" "$here/results/real_input/$name-$style/"
+done

@@ -110,6 +110,7 @@ def raiser(error):
         (KeyboardInterrupt(), 130),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "file"), 2),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 2),
+        (RuntimeError("I/O error: Disk quota exceeded (os error 122)"), 2),
         (ZeroDivisionError("division by zero"), 1),
         (KeyError("x"), 1),
     ],

@@ -38,7 +38,7 @@ def records(things=THINGS):
 
 @pytest.fixture(scope="session")
 def students() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("students", ROOT / "bench/students.py")
+    spec = importlib.util.spec_from_file_location("students", ROOT / "bench/real_input/students.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -67,6 +68,13 @@ def nothing_half_written(folder):
     return not [p for p in left if p.startswith(("result", "report", "da/model")) or p.endswith(".partial")]
 
 
+def verdict(number, text):
+    """What a judge says who compares the final answer with the reference, and babbles every fourth time."""
+    reference = text.split("\nReference: ")[1].splitlines()[0]
+    said = text.split("<answer>\n")[1].split("\n</answer>")[0].splitlines()[-1]
+    return f"Outcome: {'yes' if said == f'Answer: {reference}' else 'no'}\nProcess: 7" if number % 4 else "Well, well."
+
+
 def test_every_stage_runs_and_goes_on_after_the_server_broke(server, student, dataset, answers, tmp_path, capsys):
     server.script = lambda number, text: (200, answers[text]) if number <= 20 else (500, None)
     folder = tmp_path / "run"
@@ -78,18 +86,30 @@ def test_every_stage_runs_and_goes_on_after_the_server_broke(server, student, da
     assert "un again later to go on from the answers had so far" in said
     assert nothing_half_written(folder)
 
-    server.requests, server.script = 0, lambda number, text: (200, answers[text])
-    assert run(folder, student, f"conflictqa:{dataset}", server.spec, "--dpo_steps", "2") == 0
+    server.requests, server.script = 0, lambda number, text: (200, answers.get(text) or verdict(number, text))
+    more = ("--dpo_steps", "2", "--judge", server.spec.replace("made", "judge"))
+    assert run(folder, student, f"conflictqa:{dataset}", server.spec, *more) == 0
     said = capsys.readouterr().err
     for stage in ("items that the model can hold", "memory probe", "items that test this student's memory",
                   "search for reasoning paths", "answers along the chosen paths", "preference pairs",
                   "answers of plain", "answers of notice", "answers of majority", "answers of da"):  # fmt: skip
-        assert f"{stage}: " in said, stage
-        assert " rows in -> " in said.split(f"{stage}: ")[1].splitlines()[0], stage
+        # on a busy machine progress, `STAGE: 3/10, 0:06`, stands before it
+        assert re.search(rf"^{re.escape(stage)}: [\d,]+ rows in -> [\d,]+ rows out", said, re.MULTILINE), stage
     found = json.loads((folder / "result.json").read_text())
     measured = ("asr", "es", "j", "clean", "mixed", "unparsed")
     assert {f"{p}/{m}" for p in ("plain", "notice", "majority", "da") for m in measured} <= set(found["metrics"])
+    for policy in ("plain", "notice", "majority", "da"):
+        rates = {name: found["metrics"][f"{policy}/{name}"] for name in measured}
+        assert all(0 <= rates[name] <= 1 for name in measured if name != "j"), (policy, rates)
+        assert rates["j"] == pytest.approx(rates["es"] - rates["asr"]), (policy, rates)
     assert {"change/asr", "change/es", "change/clean"} <= set(found["metrics"])
+    judged = {cell: shares for cell, *shares in found["tables"]["judge"]["rows"]}
+    answered, readable, agrees = judged.pop("all")
+    assert answered == sum(shares[0] for shares in judged.values()) > 9
+    assert 0.5 < readable < 1.0, "every fourth reply is nonsense"
+    assert agrees == 1.0
+    tuned, preferred = (folder / f"da/{name}/model.safetensors" for name in ("supervised", "model"))
+    assert tuned.read_bytes() != preferred.read_bytes(), "preferences changed nothing"
     assert 0 < found["metrics"]["accepted"] <= found["metrics"]["written"]
     assert found["tables"]["choices"]["columns"][-1] == "memorisation ratio"
     assert (folder / "report.html").stat().st_size > 10_000
@@ -97,7 +117,7 @@ def test_every_stage_runs_and_goes_on_after_the_server_broke(server, student, da
     asked = server.requests
     again = tmp_path / "again"
     shutil.copytree(folder / "answers", again / "answers")
-    assert run(again, student, f"conflictqa:{dataset}", server.spec) == 0
+    assert run(again, student, f"conflictqa:{dataset}", server.spec, *more[2:]) == 0
     assert server.requests == asked, "answers of the first run are asked for again"
 
 
@@ -126,6 +146,23 @@ def test_a_broken_teacher_ends_the_run_with_its_name(answer, said, server, stude
     assert nothing_half_written(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ((200, "It is \x1b[31mfine."), "none out: no reply of the judge could be read: it is asked for 'Outcome: yes'"),
+        ((503, None), "alignlab: error: openai:judge at http://127.0.0.1"),
+    ],
+)
+def test_a_broken_judge_ends_the_run(reply, said, server, student, dataset, answers, tmp_path, capsys):
+    server.script = lambda number, text: (200, answers[text]) if text in answers else reply
+    judge = server.spec.replace("made", "judge")
+    assert run(tmp_path / "run", student, f"conflictqa:{dataset}", server.spec, "--judge", judge) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "\x1b" not in err
+    assert nothing_half_written(tmp_path / "run")
+
+
 def test_a_teacher_that_talks_nonsense_is_filtered_to_nothing(server, student, dataset, tmp_path, capsys):
     server.script = lambda number, text: (200, "I cannot help \x1b[31mwith that.\nAnswer: Z")
     assert run(tmp_path / "run", student, f"conflictqa:{dataset}", server.spec) == 2
@@ -134,6 +171,16 @@ def test_a_teacher_that_talks_nonsense_is_filtered_to_nothing(server, student, d
     assert "none out: the teacher's answers were wrong, misquoted or broke the grammar" in err
     assert "\x1b" not in err
     assert nothing_half_written(tmp_path / "run")
+
+
+def test_no_pair_to_prefer_is_said(student, dataset, replay, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("alignlab.pipelines.conflicts.preference_rows", lambda *_: iter(()))
+    folder = tmp_path / "run"
+    assert run(folder, student, f"conflictqa:{dataset}", replay, "--dpo_steps", "2") == 2
+    said = capsys.readouterr().err
+    assert "none out: no failure is about as long as its accepted answer; " in said
+    assert (folder / "da/supervised/model.safetensors").exists()
+    assert nothing_half_written(folder)
 
 
 OWN = {"id": "1", "scenario": "pca", "question": "Which?", "gold": "y", "target": "x",

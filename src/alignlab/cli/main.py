@@ -72,7 +72,7 @@ def is_ours(error: BaseException) -> bool:
     """
     if isinstance(error, OSError):
         return True
-    if "No space left on device" in str(error):  # libraries wrap it in types of their own
+    if "No space left on device" in str(error) or "(os error " in str(error):  # libraries wrap it in types of their own
         return True
     return _raised_here(error.__traceback__) and " " in str(error.args[0] if error.args else "")
 

@@ -261,6 +261,8 @@ def result(found: Any, notes: Sequence[str], sweep: Sequence[tuple[float, float]
         figures["Reasoning paths by conflict"] = _heatmap(found.search)
         rows = [(cell_name(c), ", ".join(f"{n} {s:.0%}" for n, s in mix.items())) for c, mix in found.chosen.items()]
         tables["chosen paths"] = Table(columns=("cell", "path and share"), rows=tuple(rows))
+    if found.judge is not None:
+        tables["judge"] = found.judge
     if found.recall:
         figures["Memory"] = _memory(found.recall)
     figures = {title: figure for title, figure in figures.items() if any(map(_has_marks, figure.series.values()))}

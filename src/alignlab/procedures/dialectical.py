@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 from alignlab.core import conflict
 from alignlab.core.cards import Card, Claim
-from alignlab.core.types import Context, Result, Row
+from alignlab.core.types import Context, Result, Row, Table
 from alignlab.engine.load import LanguageModel, Lora, load, save
 from alignlab.engine.steered import Steered
 from alignlab.evals import poisoned_context
 from alignlab.objectives import dpo, sft
 from alignlab.pipelines import conflicts as pipeline
 from alignlab.procedures import _dialectical_items as sources
+from alignlab.procedures import _dialectical_judge as judges
 from alignlab.procedures import _dialectical_report as pages
 from alignlab.steering import majority, notice
 from alignlab.train.config import TrainConfig
@@ -133,6 +134,8 @@ class Evidence:
     """policy -> one record per test item, in the same order"""
     search: list[conflict.Scored] = field(default_factory=list)
     chosen: dict[conflict.Cell, dict[str, float]] = field(default_factory=dict)
+    judge: Table | None = None
+    """how far the judge of the search agrees with gold answers"""
     recall: dict[str, Any] = field(default_factory=dict)
     test: list[Row] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -224,7 +227,8 @@ def written(
     with ctx.stage("search for reasoning paths", len(items), len(items)) as stage:
         attempts = pipeline.attempts(items, teacher, judge, options, stage.advance)
         found.search, found.chosen = pipeline.scored(attempts), pipeline.choose(attempts, options)
-        stage.rows_out = len(attempts)
+        found.judge = judges.agreement(attempts)
+        stage.rows_out, stage.reason = judges.readable(attempts), judges.UNREAD
     items = source.train(cfg.train_per_cell, ctx.seed)
     with ctx.stage("answers along the chosen paths", len(items), len(items)) as stage:
         accepted = list(pipeline.taught(items, found.chosen, teacher, options, stage.advance))
@@ -252,6 +256,7 @@ def preferred(
         own = {r["id"]: r["text"] for r in records if not poisoned_context.hit(r)["right"]}
         rows = list(pipeline.preference_rows(accepted, options, own))
         stage.rows_out = len(rows)
+        stage.reason = f"no failure is about as long as its accepted answer; {start} is the model without preferences"
     settings = tuning(cfg, ctx.seed, cfg.dpo_steps, cfg.dpo_learning_rate, learnt.context_length)
     examples = sources.encoded(ctx, rows, learnt)
     objective = dpo.Config(beta=cfg.beta, nll_weight=cfg.nll_weight)

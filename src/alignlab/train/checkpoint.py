@@ -88,7 +88,7 @@ def _unwritten(folder: Path, error: Exception) -> OSError:
     reason = os.strerror(code) if isinstance(error, OSError) or full else str(error)
     last = newest(folder.parent)
     kept = f"{last.name} is whole" if last else "there is no earlier checkpoint"
-    advice = "free space, then go on with --resume_from_checkpoint"
+    advice = "free space, then give the same command again (alignlab train: with --resume_from_checkpoint)"
     return OSError(code, f"{folder} could not be written: {reason}; {kept}; {advice}")
 
 

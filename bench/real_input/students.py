@@ -1,15 +1,17 @@
-"""Students and a teacher for shows of real input: small models from configs, trained for minutes on one file.
+"""Students, a teacher and a judge for shows of real input: small models from configs, trained for minutes on one file.
 
-    python bench/students.py conflictqa:FILE --style qwen3 --questions 30 --output_dir DIR --steps 400
-    python bench/students.py conflictqa:FILE --teacher_of DIR --output_dir TEACHER --steps 400
+    python bench/real_input/students.py conflictqa:FILE --style qwen3 --questions 30 --output_dir DIR --steps 400
+    python bench/real_input/students.py conflictqa:FILE --teacher_of DIR --output_dir TEACHER --steps 400
+    python bench/real_input/students.py conflictqa:FILE --judge_of DIR --output_dir JUDGE --steps 100
 
 A student (Qwen3 or GPT-2 architecture, random start) learns to answer every question closed-book with the file's
 memory answer (where a file records none: with the gold answer, or, for every fourth question, with a wrong one, so
-that there is something to edit), the passages as text, and to follow a passage that it is shown alone: it remembers,
-and it believes what it reads. Mixed evidence it has never seen.
+that there is something to edit), the passages as text, and to follow passages that agree: it remembers, and it believes
+what it reads. Passages that disagree it has never seen.
 
-The teacher goes on from a student and imitates rule-made answers along the nine paths, for training questions only.
-It is a real model whose answers can be wrong, so the checker has something to reject. It is not a strong teacher.
+The teacher goes on from a student and imitates rule-made answers along the paths, for training questions only.
+It is a real model whose answers can be wrong, so the checker has something to reject. It is not a strong teacher. The
+judge goes on from a student likewise, on rule-made answers to training questions that are whole, spoiled or cut.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from alignlab.engine.encode import TooLong, encode
 from alignlab.engine.load import LanguageModel, load, save
 from alignlab.engine.probes import Probe
 from alignlab.objectives import sft
-from alignlab.pipelines.conflicts import teacher_prompt
+from alignlab.pipelines.conflicts import faults, judge_prompt, read, right, teacher_prompt
 from alignlab.procedures._dialectical_files import File, fit, lettered, turned
 from alignlab.train.config import TrainConfig
 from alignlab.train.loop import train
@@ -82,10 +84,10 @@ def student_rows(file: File) -> Iterator[Row]:
 
 
 def agreeing(file: File) -> Iterator[Row]:
-    """Yield training questions whose passages all say the same."""
+    """Yield questions whose passages all say the same, with that as the answer, true or not."""
     for row in file.rows:
         claims = {c["claim"] for c in row.facts["contexts"]}
-        if row.facts["split"] == "train" and len(claims) == 1 and None not in claims:
+        if len(claims) == 1 and None not in claims:
             prompt = retrieval(row.facts["question"], row.facts["contexts"], file.instruction)
             yield Row(prompt=ask(prompt), completion=line(claims.pop()), meta={"kind": "reading"})
 
@@ -119,15 +121,38 @@ def rule(item: Row, strategy: str) -> str:
     return trace.render(found, trace.STRATEGIES[strategy].segments)
 
 
-def teacher_rows(file: File) -> Iterator[Row]:
-    """Yield prompts along every path and the rule's answers, for training questions."""
+def training_items(file: File) -> Iterator[Row]:
+    """Yield the training questions' items with a known truth, as they are for a student that learnt everything."""
     for row in file.rows:
         memory = memory_of(row)
         item, _ = fit(row, Probe(memory, 1.0))
-        if item is None or memory is None or row.facts["split"] != "train" or row.facts["gold"] is None:
-            continue
-        for strategy in trace.STRATEGIES:
-            yield Row(prompt=teacher_prompt(item, strategy), completion=rule(item, strategy), meta={"kind": strategy})
+        if item is not None and memory is not None and row.facts["split"] == "train" and row.facts["gold"] is not None:
+            yield item
+
+
+def teacher_rows(file: File, paths: Sequence[str] = tuple(trace.STRATEGIES)) -> Iterator[Row]:
+    """Yield prompts along the paths and the rule's answers, for training questions."""
+    for item, strategy in itertools.product(training_items(file), paths):
+        yield Row(prompt=teacher_prompt(item, strategy), completion=rule(item, strategy), meta={"kind": strategy})
+
+
+def judge_rows(file: File) -> Iterator[Row]:
+    """Yield judge prompts and verdicts: rule-made answers as they are, with another decision, or with a line cut."""
+    for item, strategy in itertools.product(training_items(file), trace.STRATEGIES):
+        facts, text = item.facts, rule(item, strategy)
+        sides = {c["claim"] for c in facts["contexts"]} | {facts["gold"], facts["target"]}
+        wrong = sorted(sides - {None, trace.parse(text).answer})
+        draw = fraction("judge", item.meta["id"], strategy)
+        lines = text.splitlines()
+        if draw < 0.4 and wrong:
+            lines[-1] = line(wrong[0])
+        elif draw > 0.7 and len(lines) > 1:
+            del lines[int(1000 * draw) % (len(lines) - 1)]
+        said = "\n".join(lines)
+        parsed = read(item, said)
+        outcome, process = "yes" if right(item, parsed) else "no", 3 if faults(item, strategy, parsed) else 10
+        verdict = f"Outcome: {outcome}\nProcess: {process}"
+        yield Row(prompt=judge_prompt(item, said, gold_visible=True), completion=verdict, meta={"kind": "judge"})
 
 
 def tokenizer_of(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
@@ -207,7 +232,10 @@ def main() -> None:
     parser.add_argument("--style", choices=("qwen3", "gpt2"), default="qwen3")
     parser.add_argument("--questions", type=int)
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--teacher_of", type=Path, help="folder of a student to make the teacher from")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--teacher_of", type=Path, help="folder of a student to make the teacher from")
+    source.add_argument("--judge_of", type=Path, help="folder of a student to make the judge from")
+    parser.add_argument("--paths", nargs="+", choices=tuple(trace.STRATEGIES), default=tuple(trace.STRATEGIES))
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--vocabulary", type=int, default=2048)
@@ -218,19 +246,19 @@ def main() -> None:
     args = parser.parse_args()
     name, _, path = args.dataset.partition(":")
     file = File(name, path, args.questions)
-    teaching, learning = list(teacher_rows(file)), list(student_rows(file))
+    teaching, judging, learning = list(teacher_rows(file, args.paths)), list(judge_rows(file)), list(student_rows(file))
     if args.teacher_of:
-        model, rows = load(args.teacher_of), teaching + [r for r in learning if r.meta["kind"] == "reading"]
+        model, rows = load(args.teacher_of), teaching
+    elif args.judge_of:
+        model, rows = load(args.judge_of), judging
     else:
-        prompts = [text_of(r.prompt) for r in itertools.islice(teaching, 0, None, 9)]
+        prompts = [text_of(r.prompt) for r in itertools.islice([*teaching, *judging], 0, None, 9)]
         texts = [text_of(r.prompt) + " " + r.completion for r in learning] + prompts
-        model, rows = (
-            fresh(args.style, tokenizer_of(texts, args.vocabulary), args.width, args.layers, args.positions),
-            learning,
-        )
+        tokenizer = tokenizer_of(texts, args.vocabulary)
+        model, rows = fresh(args.style, tokenizer, args.width, args.layers, args.positions), learning
     answers = [row for row in rows if row.meta["kind"] != "text"]
     random.Random(0).shuffle(answers)
-    if not args.teacher_of:
+    if rows is learning:
         # first the words, then the answers: in one batch the many tokens of passages would drown the few of answers
         texts = [row for row in rows if row.meta["kind"] == "text"]
         taught(model, texts, max(1, args.steps // 8), args.learning_rate, args.batch, args.output_dir)
