@@ -42,11 +42,10 @@ trained() { # folder, then how: nothing is trained twice, and what was cut off d
 }
 
 for style in qwen3 gpt2; do
-    trained "$work/$name-$style-student" --style "$style" --steps 160 --learning_rate 3e-3 --batch 24
+    trained "$work/$name-$style-student" --style "$style" --steps "${STUDENT_STEPS:-320}" --learning_rate 3e-3 --batch 24
 done
-trained "$work/$name-teacher" --teacher_of "$work/$name-qwen3-student" --paths P0 P8 \
-    --steps 160 --learning_rate 1e-3 --batch 3
-trained "$work/$name-judge" --judge_of "$work/$name-qwen3-student" --steps 60 --learning_rate 1e-3 --batch 4
+trained "$work/$name-teacher" --teacher_of "$work/$name-qwen3-student" --steps "${TEACHER_STEPS:-400}" --learning_rate 2e-3
+trained "$work/$name-judge" --judge_of "$work/$name-qwen3-student" --steps "${JUDGE_STEPS:-150}" --learning_rate 2e-3
 
 HF_HUB_OFFLINE=1 "$bin/transformers" serve --port "$port" --device cpu > "$work/$name-server.log" 2>&1 &
 server=$!
@@ -57,8 +56,9 @@ for style in qwen3 gpt2; do
     out="$work/$name-$style-run"
     "$bin/alignlab" run dialectical --model "$work/$name-$style-student" --dataset "$name:$kept" --limit "$questions" \
         --teacher "openai:$work/$name-teacher?$at" --judge "openai:$work/$name-judge?$at" \
-        --probes 10 --search_per_cell 1 --train_per_cell 4 --test_per_cell 4 --sft_steps 30 --dpo_steps 4 \
-        --use_peft false --batch 8 --learning_rate 1e-3 --dpo_learning_rate 1e-4 --max_tokens 160 --output_dir "$out"
+        --probes 10 --search_per_cell 2 --train_per_cell 20 --test_per_cell 50 --sft_steps "${SFT_STEPS:-20}" \
+        --dpo_steps "${DPO_STEPS:-10}" --use_peft false --batch 16 --learning_rate 3e-4 --dpo_learning_rate 1e-4 \
+        --max_tokens 160 --output_dir "$out"
     mkdir -p "$here/results/real_input/$name-$style"
     cp "$out/result.json" "$out/report.html" "$out/run.log" "$here/results/real_input/$name-$style/"
 done

@@ -248,7 +248,7 @@ def main() -> None:
     file = File(name, path, args.questions)
     teaching, judging, learning = list(teacher_rows(file, args.paths)), list(judge_rows(file)), list(student_rows(file))
     if args.teacher_of:
-        model, rows = load(args.teacher_of), teaching
+        model, rows = load(args.teacher_of), teaching + [r for r in learning if r.meta["kind"] == "reading"]
     elif args.judge_of:
         model, rows = load(args.judge_of), judging
     else:
