@@ -99,9 +99,7 @@ def train(
             return run.train(reference, on_step)
     except KeyboardInterrupt as stop:
         last = checkpoint.newest(run.folder)
-        how = (
-            "the same command goes on from it" if cfg.resume_from_checkpoint else "go on with --resume_from_checkpoint"
-        )
+        how = "the same command goes on" if cfg.resume_from_checkpoint else "go on with --resume_from_checkpoint"
         kept = f"{last} is whole; {how}" if last else "no checkpoint had been saved yet"
         raise Interrupted(f"interrupted at step {run.step} of {run.total}; {kept}") from stop
     finally:
