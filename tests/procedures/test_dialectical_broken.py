@@ -34,6 +34,18 @@ def test_killed_while_tuning_it_goes_on_to_the_same_weights(found):
 
 
 @pytest.mark.slow
+def test_ctrl_c_while_tuning(found):
+    seen = found["interrupted"]
+    assert seen["code"] == 130
+    last = seen["said"].splitlines()[-1]
+    assert "interrupted at step " in last
+    assert "checkpoint-50 is whole; the same command goes on" in last
+    assert "Traceback" not in seen["said"]
+    assert seen["left"] == []
+    assert seen["swept"]
+
+
+@pytest.mark.slow
 def test_files_that_may_not_grow(found):
     seen = found["crowded"]
     assert seen["code"] == 2
