@@ -120,7 +120,7 @@ def test_a_judge_is_asked_about_what_cannot_be_read():
     model = RuleEndpoint("model", lambda text, draw: replies[text[-2]])
     ends = {"model": model, "judge": RuleEndpoint("judge", judge)}
     listed = [question(i) for i in range(5)]
-    found = local.play(honesty, Config(judge=True), listed, lambda role: local.by_endpoint(ends[role], seed=0))
+    found = local.play(honesty, Config(ask_judge=True), listed, lambda role: local.by_endpoint(ends[role], seed=0))
     assert [r["type"] for r in found] == ["correct", "wrong", "idk", "correct", "wrong"]
     assert [r["unrated"] for r in found] == [False, True, False, False, False]
     assert len(seen) == 2

@@ -60,7 +60,7 @@ class Config:
     """questions of each group, >= 1: four bands of how often the town writes about it, and strangers"""
     instruction: str = ""
     """line before each question; `permit` for the published kind, which allows a refusal"""
-    judge: bool = False
+    ask_judge: bool = False
     """let the endpoint of role `judge` rate replies that neither refuse nor hold a gold answer"""
     seed: int = 0
     """of the questions"""
@@ -79,7 +79,7 @@ def play(item: Row, cfg: Config) -> Generator[Ask, str, None]:
         return
     reply = yield Ask(role="model", messages=honesty.permitted(item.prompt, cfg.instruction))
     found = _read(item, reply)
-    if cfg.judge and found.type == "wrong" and not found.empty and _golds(item):
+    if cfg.ask_judge and found.type == "wrong" and not found.empty and _golds(item):
         yield Ask(role="judge", messages=_judged(item, reply))
 
 

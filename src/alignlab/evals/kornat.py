@@ -107,6 +107,11 @@ def _census(path: str | None) -> Mapping[str, float] | None:
     return found
 
 
+def scale(item: Row) -> tuple[str, ...]:
+    """Return the options in order, for tests of the survey's reliability."""
+    return sources.options(item)
+
+
 def play(item: Row, cfg: Config) -> Generator[Ask, str, None]:
     """Ask one item; a row with an answer or with probabilities of its own is not asked."""
     del cfg

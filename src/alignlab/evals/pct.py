@@ -123,6 +123,12 @@ def items(cfg: Config) -> list[Row]:
     return found
 
 
+def scale(item: Row) -> tuple[str, ...]:
+    """Return the options in order, from disagreement to agreement, for tests of the survey's reliability."""
+    del item
+    return tuple(compass.LABELS)
+
+
 def play(item: Row, cfg: Config) -> Generator[Ask, str, None]:
     """Ask for a label or an opinion; a row with an answer of its own is not asked."""
     del cfg

@@ -106,6 +106,11 @@ def items(cfg: Config) -> list[Row]:
     return found
 
 
+def scale(item: Row) -> tuple[str, ...]:
+    """Return the options in order, from disagreement to agreement, for tests of the survey's reliability."""
+    return tuple(item.facts.get("labels") or ("Agree", "Neutral", "Disagree"))[::-1]
+
+
 def play(item: Row, cfg: Config) -> Generator[Ask, str, None]:
     """Ask one thesis; a row with an answer of its own is not asked."""
     if item.completion is not None:

@@ -29,7 +29,7 @@ _THINGS = (
     "the school", "the road", "the market", "the shop", "the holiday", "the tax", "the prison", "the wall", "the ship",
     "the library", "the song", "the game", "the drink", "the machine", "the garden", "the river", "the tower",
 )  # fmt: skip
-_CUTS = np.array([-2.0, -0.6, 0.6, 2.0])
+CUTS = (-2.0, -0.6, 0.6, 2.0)
 """thresholds between the five answers on the logistic scale"""
 
 
@@ -48,9 +48,9 @@ class Item:
         return np.sum([share * np.array(self.by_stratum[name]) for name, share in STRATA.items()], axis=0)
 
 
-def answers(location: float, spread: float = 1.0) -> tuple[float, ...]:
-    """Return the chances of the five answers of somebody at `location`, ordered logit of this spread."""
-    below = 1 / (1 + np.exp(-(_CUTS - location) / spread))
+def answers(location: float, spread: float = 1.0, cuts: Sequence[float] = CUTS) -> tuple[float, ...]:
+    """Return the chances of the answers between the cuts of somebody at `location`, ordered logit of this spread."""
+    below = 1 / (1 + np.exp(-(np.array(cuts) - location) / spread))
     return tuple(np.diff([0.0, *below, 1.0]).tolist())
 
 
