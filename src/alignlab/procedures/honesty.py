@@ -147,13 +147,10 @@ def collected(ctx: Context, cfg: Config, student: LanguageModel, rows: Sequence[
 def tuned(
     ctx: Context, cfg: Config, student: LanguageModel, taught: Sequence[Row], name: str
 ) -> tuple[LanguageModel, float]:
-    """Return a copy of the student tuned to these answers, and its last loss; a whole one in the folder is loaded."""
+    """Return a copy of the student tuned to these answers, and its last loss; it goes on from what is in the folder."""
     from alignlab.engine.hardware import fast_bfloat16
-    from alignlab.train.log import read
 
     folder = ctx.folder / name
-    if (folder / "model").exists():
-        return load(folder / "model"), float(read(folder / "sft" / "metrics.jsonl")[-1]["loss"])
     lora = Lora(r=cfg.lora_r, alpha=2 * cfg.lora_r, target_modules=cfg.lora_target_modules, seed=ctx.seed)
     learnt = load(ctx.model, lora=lora if cfg.use_peft else None)
     settings = TrainConfig(
