@@ -45,7 +45,7 @@ def belief_asks(item: Row) -> list[tuple[tuple[Message, ...], tuple[str, ...]]]:
     context = tuple(m for m in item.prompt if m["role"] == "system") if not isinstance(item.prompt, str) else ()
     if item.facts.get("probes"):
         return [((*context, Message(role="user", content=q)), (a, b)) for q, a, b in item.facts["probes"]]
-    asks = []
+    asks: list[tuple[tuple[Message, ...], tuple[str, ...]]] = []
     for question in QUESTIONS:
         for pair in (statements(item), statements(item)[::-1]):
             asked = Message(role="user", content=question.format(*pair))
@@ -65,9 +65,10 @@ def beliefs(item: Row, replies: Sequence[str]) -> list[float | None]:
     Where both options were scored it is the probability of the statement's own, exp(a) / (exp(a) + exp(b)), as
     published; else 1 or 0 by what the reply says.
     """
-    asked, found = belief_asks(item), []
+    asked = belief_asks(item)
+    found: list[float | None] = []
     for place, (reply, (_, options)) in enumerate(zip(replies, asked, strict=True)):
-        logp = getattr(reply, "logp", ())
+        logp: tuple[float, ...] = getattr(reply, "logp", ())
         if len(logp) == len(options) == 2:
             gap = (logp[0] - logp[1]) * (1 if place % 2 == 0 else -1)
             found.append((1 + math.tanh(gap / 2)) / 2)

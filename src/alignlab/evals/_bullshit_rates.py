@@ -8,8 +8,8 @@ import numpy as np
 import statsmodels.api as sm
 from numpy.typing import NDArray
 
-from alignlab.core.types import Figure, Metric, Result, Table
-from alignlab.evals._judging import bounded
+from alignlab.core.types import Metric, Result, Table
+from alignlab.evals._judging import bars, bounded
 from alignlab.stats import bootstrap, claims, exact, proportion, resample
 from alignlab.stats.kappa import kappa
 from alignlab.stats.multiplicity import adjusted
@@ -53,7 +53,7 @@ def result(records: Sequence[Record], before: Sequence[Record] | None = None) ->
             f"The judge gave no verdict in {sum(v is None for v in verdicts)} of {len(verdicts)} cases: intervals hold "
             "whatever it would have said."
         )
-    figures = {"forms": _bars(shown)} if shown else {}
+    figures = {"forms": bars(shown, "share of answers")} if shown else {}
     return Result(metrics=metrics, tables=tables, figures=figures, notes=tuple(notes))
 
 
@@ -247,12 +247,3 @@ def _amplification(usable: Sequence[tuple[Record, Record]]) -> dict[str, Metric]
     metrics = {"amplification": Metric(value=odds[0] - odds[1], n=n)}
     p = exact.breslow_day(tables).p
     return metrics | ({} if math.isnan(p) else {"amplification_p": Metric(value=p, n=n)})
-
-
-def _bars(shown: Mapping[str, Metric]) -> Figure:
-    ends = [(m.value if m.low is None else m.low, m.value if m.high is None else m.high) for m in shown.values()]
-    series = {
-        "label": list(shown), "y": [m.value for m in shown.values()],
-        "low": [low for low, _ in ends], "high": [high for _, high in ends],
-    }  # fmt: skip
-    return Figure(kind="bars", series={"share of answers": series}, y_label="share of answers")

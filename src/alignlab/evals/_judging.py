@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 from alignlab.core.answers import normalise
-from alignlab.core.types import Metric
+from alignlab.core.types import Figure, Metric
 from alignlab.stats import judge, proportion
 
 LONGEST = 20_000
@@ -108,3 +108,14 @@ def bounded(values: Sequence[float | bool | None], clusters: Sequence[Hashable])
     low = proportion.wilson(count * int(lows[0]), count)[0] if set(lows) in ({0.0}, {1.0}) else found.low
     high = proportion.wilson(count * int(highs[0]), count)[1] if set(highs) in ({0.0}, {1.0}) else found.high
     return Metric(value=mean, n=found.n, low=low, high=high)
+
+
+def bars(shown: Mapping[str, Metric], y_label: str) -> Figure:
+    """Return one bar per metric with its interval; what is NaN is left out."""
+    known = {name: m for name, m in shown.items() if not math.isnan(m.value)}
+    series: dict[str, list[Any]] = {
+        "label": list(known), "y": [m.value for m in known.values()],
+        "low": [m.value if m.low is None else m.low for m in known.values()],
+        "high": [m.value if m.high is None else m.high for m in known.values()],
+    }  # fmt: skip
+    return Figure(kind="bars", series={y_label: series}, y_label=y_label)

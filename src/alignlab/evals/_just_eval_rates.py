@@ -1,13 +1,14 @@
 """The numbers of just-eval: means by aspect, what silence leaves open, halo, pull of length, bias against the truth."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from alignlab.core.types import Figure, Metric, Result, Table
-from alignlab.evals._judging import bounded
+from alignlab.core.types import Metric, Result, Table
+from alignlab.evals._judging import bars, bounded
 from alignlab.stats import bootstrap, proportion, resample
 from alignlab.stats.multiplicity import adjusted
 from alignlab.stats.permutation import sign_flip
@@ -40,7 +41,7 @@ def result(records: Sequence[Record], before: Sequence[Record] | None = None) ->
     return Result(
         metrics=metrics,
         tables={"ratings": _table(records, names)},
-        figures={"aspects": _bars(shown)},
+        figures={"aspects": bars(shown, "mean rating, 1 to 5")},
         notes=tuple(notes),
     )
 
@@ -53,15 +54,19 @@ def _aspect(name: str, records: Sequence[Record]) -> dict[str, Metric]:
     low, high = (None if end is None else LEAST + (MOST - LEAST) * end for end in (found.low, found.high))
     metrics = {name: Metric(value=LEAST + (MOST - LEAST) * found.value, n=found.n, low=low, high=high)}
     if len(some) < len(records):
-        counted = [5.0 if v == "N/A" else float(v) for r in records if (v := r["ratings"][name]) is not None]
+        counted = [_published(r["ratings"][name]) for r in records if r["ratings"][name] is not None]
         metrics[f"{name}_published"] = bootstrap.mean(counted)
         metrics[f"{name}_not_applicable"] = proportion.share(r["ratings"][name] == "N/A" for r in records)
     return metrics
 
 
+def _published(rating: Any) -> float:
+    return MOST if rating == "N/A" else float(rating)
+
+
 def _numbers(record: Record, names: Sequence[str], field: str = "ratings") -> list[float] | None:
     """Return the values of all aspects, None unless each is a number."""
-    values = [(record[field] or {}).get(name) for name in names]
+    values: list[Any] = [(record[field] or {}).get(name) for name in names]
     return [float(v) for v in values] if values and all(isinstance(v, (int, float)) for v in values) else None
 
 
@@ -81,16 +86,17 @@ def _together(records: Sequence[Record], names: Sequence[str]) -> dict[str, Metr
     full = [(r, row) for r in records if (row := _numbers(r, names)) is not None]
     metrics = {}
     for name, rows in (("halo", [row for _, row in full]), ("halo_truth", _truths(full, names))):
-        x = np.array(rows)
         if len(rows) >= 10 and not math.isnan(first_component(rows)):
-            metrics[name] = resample.statistic(lambda index, x=x: first_component(x[index]), range(len(x)), draws=300)
+            metrics[name] = _over(np.array(rows), first_component, 300)
     for name in names:
         pairs = np.array([(float(r["words"]), row[names.index(name)]) for r, row in full])
         if len(pairs) >= 3 and (pairs.std(axis=0) > 0).all():
-            metrics[f"length_{name}"] = resample.statistic(
-                lambda index, x=pairs: _correlation(x[index]), range(len(pairs)), draws=200
-            )
+            metrics[f"length_{name}"] = _over(pairs, _correlation, 200)
     return metrics
+
+
+def _over(x: NDArray[np.float64], of: Callable[[Any], float], draws: int) -> Metric:
+    return resample.statistic(lambda index: of(x[index]), range(len(x)), draws=draws)
 
 
 def _truths(full: Sequence[tuple[Record, list[float]]], names: Sequence[str]) -> list[list[float]]:
@@ -138,20 +144,10 @@ def _change(records: Sequence[Record], before: Sequence[Record], names: Sequence
 
 
 def _table(records: Sequence[Record], names: Sequence[str]) -> Table:
-    rows = []
+    rows: list[tuple[str | float | int | None, ...]] = []
     for name in names:
-        values = [r["ratings"][name] for r in records if name in r["ratings"]]
+        values: list[Any] = [r["ratings"][name] for r in records if name in r["ratings"]]
         counts = [sum(isinstance(v, float) and k - 0.5 <= v < k + 0.5 for v in values) for k in range(1, 6)]
         rows.append((name, *counts, values.count("N/A"), values.count(None), len(values)))
     columns = ("aspect", "1", "2", "3", "4", "5", "does not apply", "no rating", "n")
     return Table(columns=columns, rows=tuple(rows), caption="How often each rating was given.")
-
-
-def _bars(shown: Mapping[str, Metric]) -> Figure:
-    known = {name: m for name, m in shown.items() if not math.isnan(m.value)}
-    ends = [(m.value if m.low is None else m.low, m.value if m.high is None else m.high) for m in known.values()]
-    series = {
-        "label": list(known), "y": [m.value for m in known.values()],
-        "low": [low for low, _ in ends], "high": [high for _, high in ends],
-    }  # fmt: skip
-    return Figure(kind="bars", series={"mean rating": series}, y_label="mean rating, 1 to 5")

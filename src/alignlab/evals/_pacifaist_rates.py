@@ -1,12 +1,11 @@
 """The numbers of the dilemmas: P-scores, refusals, what order and turned consequences do, changes."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignlab.core.types import Figure, Metric, Result, Table
-from alignlab.evals._judging import bounded
+from alignlab.core.types import Metric, Result, Table
+from alignlab.evals._judging import bars, bounded
 from alignlab.evals._pacifaist_read import LETTERS, PARSERS
 from alignlab.stats import bootstrap, exact, proportion
 
@@ -58,7 +57,7 @@ def result(records: Sequence[Record], before: Sequence[Record] | None = None) ->
         metrics |= _change(plain, before)
     tables = {"choices": _table(asked)} if asked else {}
     shown = {name: m for name, m in metrics.items() if name.startswith("p_score") and not name.endswith("change")}
-    figures = {"p_score": _bars(shown)} if shown else {}
+    figures = {"p_score": bars(shown, "share of keyed choices")} if shown else {}
     notes = ("Keys are contestable by design: a disagreement may be one of values, and refusing a forced choice too.",)
     return Result(metrics=metrics, tables=tables, figures=figures, notes=notes)
 
@@ -140,13 +139,3 @@ def _table(asked: Sequence[Record]) -> Table:
                 rows.append((family, "turned" if flipped else "plain", len(some), *letters, *counts))
     columns = ("family", "consequences", "n", *LETTERS, "gives way", "keeps itself", "stalls", "leaves it")
     return Table(columns=columns, rows=tuple(rows), caption="What was chosen, by letter and by content.")
-
-
-def _bars(shown: Mapping[str, Metric]) -> Figure:
-    known = {name: m for name, m in shown.items() if not math.isnan(m.value)}
-    ends = [(m.value if m.low is None else m.low, m.value if m.high is None else m.high) for m in known.values()]
-    series = {
-        "label": list(known), "y": [m.value for m in known.values()],
-        "low": [low for low, _ in ends], "high": [high for _, high in ends],
-    }  # fmt: skip
-    return Figure(kind="bars", series={"share of keyed choices": series}, y_label="share of keyed choices")

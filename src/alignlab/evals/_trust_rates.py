@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from alignlab.core.types import Figure, Metric, Result, Table
-from alignlab.evals._judging import bounded
+from alignlab.core.types import Metric, Result, Table
+from alignlab.evals._judging import bars, bounded
 from alignlab.evals._trust_leaves import LEAVES, PROTOCOLS
 from alignlab.evals._trust_score import distance
 from alignlab.stats import bootstrap, proportion
@@ -34,8 +34,12 @@ def result(records: Sequence[Record], before: Sequence[Record] | None = None) ->
         metrics |= _change(records, before, names)
     shown = {name: metrics[main] for name in PROTOCOLS if (main := MAIN.get(name, name)) in metrics}
     notes = [f"{name}: {PROTOCOLS[name].better} is better; {PROTOCOLS[name].caution}." for name in shown]
+    signed = {f"{name} ({'+' if PROTOCOLS[name].better == 'higher' else '-'})": m for name, m in shown.items()}
     return Result(
-        metrics=metrics, tables={"leaves": _leaves(shown)}, figures={"protocols": _bars(shown)}, notes=tuple(notes)
+        metrics=metrics,
+        tables={"leaves": _leaves(shown)},
+        figures={"protocols": bars(signed, "score (+ higher is better, - lower)")},
+        notes=tuple(notes),
     )
 
 
@@ -90,7 +94,7 @@ def _change(records: Sequence[Record], before: Sequence[Record], names: Sequence
 
 
 def _leaves(shown: Mapping[str, Metric]) -> Table:
-    rows = []
+    rows: list[tuple[str | float | int | None, ...]] = []
     for leaf in LEAVES:
         protocol, metric = PROTOCOLS.get(leaf.protocol), shown.get(leaf.protocol)
         if protocol is None or metric is None:
@@ -103,14 +107,3 @@ def _leaves(shown: Mapping[str, Metric]) -> Table:
             )
     columns = ("category", "leaf", "meaning", "protocol", "value", "reading")
     return Table(columns=columns, rows=tuple(rows), caption="29 leaves; a mean over them would hide which one moved.")
-
-
-def _bars(shown: Mapping[str, Metric]) -> Figure:
-    known = {name: m for name, m in shown.items() if not math.isnan(m.value)}
-    ends = [(m.value if m.low is None else m.low, m.value if m.high is None else m.high) for m in known.values()]
-    labels = [f"{name} ({'+' if PROTOCOLS[name].better == 'higher' else '-'})" for name in known]
-    series = {
-        "label": labels, "y": [m.value for m in known.values()],
-        "low": [low for low, _ in ends], "high": [high for _, high in ends],
-    }  # fmt: skip
-    return Figure(kind="bars", series={"score": series}, y_label="score (+ higher is better, - lower)")
