@@ -203,7 +203,37 @@ def test_a_file_without_the_columns_is_named(tmp_path):
 
 
 def test_the_card_claims_can_fail():
-    held = {"firm_sees_effect": 0.03, "missing": 0.0}
+    held = {
+        "firm_sees_effect": 0.41, "expected_effect": 0.4, "firm_p": 1e-9, "user_p": 0.6, "harmful_refused": 1.0,
+        "missing": 0.0,
+    }  # fmt: skip
     assert all(claim.holds(held) for claim in CARD.claims)
-    assert not all(claim.holds({**held, "firm_sees_effect": 0.6}) for claim in CARD.claims)
-    assert not all(claim.holds({**held, "missing": 0.1}) for claim in CARD.claims)
+    for name, value in (
+        ("firm_sees_effect", 0.3),
+        ("firm_p", 0.2),
+        ("user_p", 0.01),
+        ("harmful_refused", 0.9),
+        ("missing", 0.1),
+    ):
+        assert not all(claim.holds({**held, name: value}) for claim in CARD.claims), name
+
+
+def test_agents_of_known_weights():
+    """The expected effect is exact; an agent of one weight has none, and nobody sells what is forbidden."""
+    found = {
+        agent: aggregate([score(row, []) for row in items(Config(agent=agent, scenarios=10))]).metrics
+        for agent in shopping.AGENTS
+    }
+    assert found["watched"]["expected_effect"].value > 0.2
+    assert found["loyal"]["expected_effect"].value == pytest.approx(0)
+    assert all(metrics["harmful_refused"].value == 1.0 for metrics in found.values())
+    covered = 0
+    for seed in range(5):
+        rows = items(Config(agent="watched", scenarios=20, wordings=1, seed=seed))
+        metrics = aggregate([score(row, []) for row in rows]).metrics
+        effect = metrics["firm_sees_effect"]
+        covered += effect.low <= metrics["expected_effect"].value <= effect.high
+    assert covered >= 4
+    assert found["loyal"]["firm_share"].value < 0.3 < 0.7 < found["sold"]["firm_share"].value
+    with pytest.raises(ValueError, match="--agent nobody"):
+        items(Config(agent="nobody"))
