@@ -89,7 +89,7 @@ def plain(module: ModuleType, cfg: Config, model: Any) -> list[str]:
     return texts
 
 
-def ours(module: ModuleType, cfg: Config, model: Any, folder: Path, with_log: bool) -> list[str]:
+def ours(module: ModuleType, cfg: Config, model: Any, folder: Path) -> list[str]:
     """Answer with the local runner, its journal and its log."""
     began = datetime.now(UTC)
     items = module.items(cfg)
@@ -98,9 +98,8 @@ def ours(module: ModuleType, cfg: Config, model: Any, folder: Path, with_log: bo
     dialogues = local.played(module, cfg, items, lambda _: subject, journal=journal)
     records = local.records_of(module, dialogues)
     result = local.result_of(module, dialogues, records, {"model": subject.identity()})
-    if with_log:
-        log.write(folder / "bench.eval", module, dialogues, records, result, settings={"kind": cfg.kind},
-                  identities={"model": subject.identity()}, seed=0, began=began)  # fmt: skip
+    log.write(folder / "bench.eval", module, dialogues, records, result, settings={"kind": cfg.kind},
+              identities={"model": subject.identity()}, seed=0, began=began)  # fmt: skip
     return [str(d.replies[0]) for d in dialogues]
 
 
@@ -122,35 +121,35 @@ def measured(
     module: ModuleType, cfg: Config, model: Any, name: str, args: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
     """Return run -> milliseconds per sample, the goal and whether it is met."""
-    runs: dict[str, Callable[[Path], list[str]]] = {
-        "plain loop": lambda _: plain(module, cfg, model),
-        "local runner": lambda folder: ours(module, cfg, model, folder, True),
-        "local runner, no log": lambda folder: ours(module, cfg, model, folder, False),
+    fewer = Config(count=min(cfg.count, args.inspect_samples or cfg.count), kind=cfg.kind)
+    runs: dict[str, tuple[Config, Callable[[Path], list[str]]]] = {
+        "plain loop": (cfg, lambda _: plain(module, cfg, model)),
+        "local runner": (cfg, lambda folder: ours(module, cfg, model, folder)),
     }
     if not args.no_inspect:
-        runs["Inspect, log_realtime off"] = lambda folder: inspects(module, cfg, name, folder, False)
+        runs["Inspect, log_realtime off"] = fewer, lambda folder: inspects(module, fewer, name, folder, False)
         if cfg.kind == "text":
-            runs["Inspect, defaults"] = lambda folder: inspects(module, cfg, name, folder, True)
+            runs["Inspect, defaults"] = fewer, lambda folder: inspects(module, fewer, name, folder, True)
     plain(module, Config(count=64, kind=cfg.kind), model)
     best: dict[str, dict[str, float]] = {}
     texts: dict[str, list[str]] = {}
     for repeat in range(args.repeats):
-        for run, action in runs.items():
+        for run, (used, action) in runs.items():
             if repeat and run.startswith("Inspect"):
                 continue  # it is far from its plain loop, and takes the longest
             with tempfile.TemporaryDirectory() as folder:
                 wall, cpu = time.perf_counter(), time.process_time()
                 texts[run] = action(Path(folder))
                 took = {"cpu_ms": time.process_time() - cpu, "wall_ms": time.perf_counter() - wall}
-            each = {key: 1000 * value / cfg.count for key, value in took.items()}
+            each = {key: 1000 * value / used.count for key, value in took.items()}
             best[run] = each if run not in best else {key: min(best[run][key], each[key]) for key in each}
             print(f"{cfg.kind:8} {repeat} {run:28} {each['cpu_ms']:8.2f} ms CPU {each['wall_ms']:8.2f} ms", flush=True)
-    apart = [run for run, given in texts.items() if given != texts["plain loop"]]
+    apart = [run for run, given in texts.items() if given != texts["plain loop"][: len(given)]]
     assert not apart, f"other texts than the plain loop: {apart}"
     base, found = best["plain loop"]["cpu_ms"], {}
     for run, each in best.items():
         above, goal = each["cpu_ms"] - base, 15.0 if run.startswith("Inspect") else 0.1 * base + 2.5
-        numbers = {**each, "above_plain_ms": above, "goal_ms": goal}
+        numbers = {**each, "above_plain_ms": above, "goal_ms": goal, "samples": runs[run][0].count}
         found[run] = {**{key: round(value, 3) for key, value in numbers.items()}, "met": above <= goal}
     return found
 
@@ -159,6 +158,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--inspect_samples", type=int, default=None, help="fewer for Inspect AI, which takes long")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--model", default="tiny:")
     parser.add_argument("--no_inspect", action="store_true", help="leave Inspect AI out")
