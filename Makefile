@@ -7,7 +7,7 @@ RUN := $(VENV)/.run-$(shell cksum < constraints.txt | cut -d' ' -f1)
 DEV := $(VENV)/.dev-$(shell cksum < constraints.txt | cut -d' ' -f1)
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: install demo test lint unit bench docs clean
+.PHONY: install demo test lint unit bench checks docs clean
 .DEFAULT_GOAL := install
 
 install: $(DEV)  ## the package and the developers' tools
@@ -44,10 +44,12 @@ lint: $(DEV)
 unit: $(DEV)  # a process per core with one thread each: the tests' models are too small to share
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal $(ARGS)
 
-bench: $(DEV)  ## our speed, each script in bench/ in turn
-	@for script in bench/*.py; do \
-	  [ -e "$$script" ] || { echo "no benchmark in bench/ yet"; break; }; \
-	  echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+bench: $(DEV)  ## our speed and memory against TRL and lm-eval, at most 20 minutes on two quiet cores
+	@$(PIP) install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python bench/training.py
+
+checks: $(DEV)  ## docs/checks.md, what is shown of each objective, from the tests that show it
+	$(BIN)/python tests/proofs.py
 
 docs: $(RUN)  ## the method table in README.md and the pages in docs/methods, from the cards
 	$(BIN)/python -m alignlab.cli.docs

@@ -13,12 +13,32 @@ settings.load_profile("alignlab")
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent))
 
+from proofs import (  # noqa: E402, F401 - pytest finds its hooks here
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+    pytest_unconfigure,
+)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Tests, and the processes that they start, leave the user's cache alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ALIGNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def dpo_keeps_its_theorem():
+    """Whatever trains DPO holds each batch against theorem 4.1 (`tests/theorem.py`)."""
+    import theorem
+    from alignlab.objectives import dpo
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dpo, "loss", dpo.loss)
+        theorem.watch(dpo)
         yield
 
 

@@ -22,6 +22,7 @@ from exact_steps import FIELDS, Completion, Layout, Pair, Prompt, Scored, lay_ou
 
 from alignlab.core.reduce import share, total, totals
 from alignlab.core.types import Groups, Term
+from proofs import proved
 
 __all__ = [
     "Completion",
@@ -208,3 +209,7 @@ def check(
         if stats is not None:
             with pytest.raises(AssertionError):
                 check_layouts(step, loss, cfg, stats, trained=trained, reduction="own_statistics")
+    proved(
+        type(cfg).__module__.rpartition(".")[2],
+        *("formula", "split", "order", "padding", "mean_of_means", "flipped_sign"),
+    )

@@ -1,7 +1,9 @@
 """SFT against hand-worked numbers and independent arithmetic."""
 
 import dataclasses
+import math
 
+import exactness
 import pytest
 import torch
 
@@ -24,7 +26,7 @@ def check_reduction(loss, batch_of):
         assert torch.equal(gradient, torch.where(batch.mask, -1 / 8, 0.0).double()), "every token weighs -1/8"
 
 
-def test_token_mean_of_the_whole_step(batch_of):
+def test_vector_of_the_token_mean_of_the_whole_step(batch_of):
     check_reduction(sft.loss, batch_of)
 
 
@@ -55,11 +57,26 @@ def test_mean_of_means_would_be_one_and_a_half(batch_of):
     assert total(sums, {"sft": 1.0}) == pytest.approx(1.5)
 
 
-def test_log_probs_of_the_brief(batch_of):
+def test_vectors_of_log_probs(batch_of):
     logits, targets = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, 1.0, 1.0]]), torch.tensor([0, 2, 1])
     logp = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0].tolist()
     assert logp == pytest.approx([-0.407606, -0.094923, -1.098612], abs=5e-7)
     assert total(totals([sft.loss(batch_of([logp]), sft.Config())]), {"sft": 1.0}) == pytest.approx(0.533714, abs=5e-7)
+
+
+def formula(prompts, cfg):
+    said = [completion for prompt in prompts for completion in prompt.completions]
+    if cfg.form == "sequence_mean":
+        return -math.fsum(c.logp() / len(c) for c in said) / len(said)
+    return -math.fsum(c.logp() for c in said) / sum(map(len, said))
+
+
+@pytest.mark.parametrize("form", ["token_mean", "sequence_mean"])
+def test_exactness(form):
+    exactness.check(
+        sft.loss, sft.Config(form=form), formula,
+        make=lambda seed: exactness.prompts(seed, completions=(1, 3), views=("policy",), pairs=False),
+    )  # fmt: skip
 
 
 def test_sequence_mean_weighs_completions_alike(batch_of):

@@ -15,6 +15,7 @@ from alignlab.core.masks import seq_sum
 from alignlab.core.types import Term
 from alignlab.engine.load import Lora, _put_fresh
 from alignlab.objectives import dpo, sft
+from proofs import proved
 
 CASES = ("sft", "sequence_mean", "dpo", "shifted")
 
@@ -212,25 +213,33 @@ def free_port() -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_ranks_give_the_gradients_of_one(tmp_path):
     """Under DistributedDataParallel on gloo, world size and class asserted there; 7 rows do not even go round."""
     script = Path(runs.__file__)
     environment = os.environ | {"TEST_PORT": free_port(), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, script, "ddp", tmp_path], env=environment, capture_output=True, text=True, timeout=200
+        [sys.executable, script, "ddp", tmp_path], env=environment, capture_output=True, text=True, timeout=800
     )
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"rank-{k}.pt") for k in (0, 1)]
-    for name, (examples, loss, config, options) in runs.cases().items():
+    for name, (examples, loss, config, options) in runs.every_case().items():
         expected = runs.gradients(runs.small(), examples, loss, config, tmp_path / "one", per_device=4, **options)
         for found, _ in ranks:
             runs.assert_close(found[name], expected, 1e-5)
         for key in ("loss", "grad_norm"):
             assert ranks[0][0][name]["record"][key] == pytest.approx(expected["record"][key], rel=1e-5)
+        if not name.startswith("tests/"):
+            proved(name, "ranks")
     one = runs.eight_rows_a_step(tmp_path / "one", accumulation=4)
     two = ranks[0][1]
     assert set(one) == set(two)
+    # six rows in micro-batches of two do not go round: a rank computes one that counts for nothing, to keep in step
+    repeated = ("computed_tokens", "teraflops", "percent_of_floor")
     for name in set(one) - set(runs.TIMES):
+        if name.rpartition("/")[2] in repeated:
+            assert one[name] < two[name] < 1.15 * one[name], name
+            continue
         assert two[name] == pytest.approx(one[name], rel=2e-3, abs=2e-3), name
     records = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert len(records) == 4, "steps 1, 2, 4, 6, written by the first rank alone"

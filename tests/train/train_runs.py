@@ -27,9 +27,11 @@ from alignlab.train.config import TrainConfig
 from alignlab.train.log import read
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import theorem
 import tiny_models
 
 END = 2
+SETTINGS = ("bf16", "gradient_checkpointing", "disable_dropout", "ref_cache")
 
 
 def small(seed: int = 0, dtype: torch.dtype = torch.float32, architecture: str = "llama") -> LanguageModel:
@@ -62,7 +64,7 @@ def gradients(model, examples, loss, objective, folder, *, size=12, per_device=4
     cfg = TrainConfig(
         per_device_train_batch_size=per_device, gradient_accumulation_steps=size // (per_device * ranks), max_steps=1,
         learning_rate=0.0, max_grad_norm=0.0, save_steps=0, use_cpu=True, seed=3,
-        **{key: options.pop(key) for key in ("bf16", "gradient_checkpointing", "disable_dropout") if key in options},
+        **{key: options.pop(key) for key in SETTINGS if key in options},
     )  # fmt: skip
     found = {}
 
@@ -243,7 +245,7 @@ def two_ranks(folder: Path) -> None:
 
         loop.Stepper.__init__ = noted
         results = {}
-        for name, (examples, loss, config, options) in cases().items():
+        for name, (examples, loss, config, options) in every_case().items():
             found = gradients(small(), examples, loss, config, folder / name, per_device=2, **options)
             results[name] = found
         whole = eight_rows_a_step(folder / "run", accumulation=2)
@@ -288,6 +290,15 @@ def cases():
     }  # fmt: skip
 
 
+def every_case():
+    """The cases, and the objectives of the registry under their own names."""
+    import every_objective
+
+    others = {name: every_objective.case(name) for name in every_objective.NAMES}
+    registry = {name: (c.examples, c.module.loss, c.config, c.options()) for name, c in others.items()}
+    return {f"tests/{name}": each for name, each in cases().items()} | registry
+
+
 def log_ratio(batch):
     """Summed log-ratio to the reference per completion."""
     from alignlab.core.masks import seq_sum
@@ -320,6 +331,7 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     mode, place = sys.argv[1], Path(sys.argv[2])
+    theorem.watch(dpo)
     warm(place)
     if mode == "kill":
         kill_at_random(place, int(sys.argv[3]), int(sys.argv[4]))

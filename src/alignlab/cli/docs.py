@@ -1,4 +1,6 @@
-"""`python -m alignlab.cli.docs [--check]`: the method table of README.md and the pages of docs/methods, from the cards.
+"""`python -m alignlab.cli.docs [--check]`: the method table of README.md, the pages of docs/methods, docs/checks.md.
+
+They come from the cards, and from what the tests have shown (`cli.checks`).
 
 `--check` writes nothing and exits with 1 when a file is stale.
 """
@@ -9,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
-from alignlab.cli import about, flags
+from alignlab.cli import about, checks, flags
 from alignlab.core.files import write_text
 
 BEGIN, END = "<!-- methods: begin (make docs) -->", "<!-- methods: end -->"
@@ -48,6 +50,7 @@ def page(family: str, name: str, module: ModuleType) -> str:
     lines = [f"# {card.title}", "", f"`{family}/{name}` ({card.status}). {card.summary}", ""]
     lines += ["```text", (module.__doc__ or "").strip(), "```", ""]
     lines += [f"- Paper: <{about.paper_link(card.paper)}>", f"- Command: `{command}`", f"- Needs: {named(card.needs)}"]
+    lines += [f"- Default here: `--{name} {value:g}`" for name, value in card.training.items()]
     lines += [f"- Claim: `{claim}`" for claim in card.claims]
     lines += [f"- Proof, up to a minute: `{card.smoke}`"] + ([f"- Study: `{card.study}`"] if card.study else [])
     lines += [f"- Deviation: {text}" for text in card.deviations]
@@ -73,6 +76,8 @@ def pages(root: Path) -> dict[Path, str]:
     wanted = {path: readme(path.read_text(encoding="utf-8"))}
     for family, name, module in about.cards():
         wanted[root / "docs" / "methods" / f"{family}-{name}.md"] = page(family, name, module)
+    if (root / checks.RECORD).exists():
+        wanted[root / checks.PAGE] = checks.page(root)
     return wanted
 
 
