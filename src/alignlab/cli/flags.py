@@ -67,6 +67,13 @@ def flags_of(groups: Sequence[Group]) -> dict[str, Flag]:
     return flags
 
 
+def with_defaults(group: Group, defaults: Mapping[str, Any]) -> Group:
+    """Return the group with other defaults; KeyError for one that it has no flag for."""
+    known = flags_of([group])
+    changed = {name: dataclasses.replace(known[name], default=value) for name, value in defaults.items()}
+    return dataclasses.replace(group, config=known | changed, skip=frozenset())
+
+
 def parse(prog: str, groups: Sequence[Group], argv: Sequence[str]) -> dict[str, Any]:
     """Return flag name -> typed value.
 

@@ -41,6 +41,17 @@ def settings(module: str, title: str) -> dict[str, Flag] | None:
     return flags
 
 
+def training(module: str) -> dict[str, Any]:
+    """Return what a module's card says of the training loop's defaults; nothing where the source does not say it."""
+    spec = importlib.util.find_spec(module)
+    source = Path(spec.origin).read_text(encoding="utf-8") if spec is not None and spec.origin else ""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Card":
+            given = next((word.value for word in node.keywords if word.arg == "training"), None)
+            return {} if given is None else ast.literal_eval(given)
+    return {}
+
+
 def _doc(node: ast.stmt | None) -> str:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
         return " ".join(node.value.value.split())

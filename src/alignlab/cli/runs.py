@@ -4,7 +4,7 @@ import importlib
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -49,15 +49,20 @@ WITH_ROWS = (
 """attack, score, probe"""
 
 
-def groups_of(verb: str, own: flags.Group) -> tuple[flags.Group, ...]:
-    """Return the groups of flags of a method: its own first, so that its defaults and words count."""
+def groups_of(verb: str, own: flags.Group, training: Mapping[str, Any] | None = None) -> tuple[flags.Group, ...]:
+    """Return the groups of flags of a method: its own first, so that its defaults and words count.
+
+    `training`: what its card says of the loop's defaults.
+    """
     if verb == "train":
         from alignlab.train.config import TrainConfig
+
+        loop = flags.with_defaults(flags.Group("Training", TrainConfig), training or {})
 
         return (
             own,
             flags.Group("Run", options.Run, frozenset({"seed"})),
-            flags.Group("Training", TrainConfig),
+            loop,
             flags.Group("LoRA", options.Peft),
             flags.Group("Model", options.Loading),
             flags.Group("Data", options.Data),
@@ -78,11 +83,11 @@ def run(verb: str, name: str, argv: Sequence[str]) -> int:
     prog = f"alignlab {verb} {method}"
     if any(word in ("-h", "--help") for word in argv):
         path = names(family)[method]
-        groups = groups_of(verb, own_flags(path))
+        groups = groups_of(verb, own_flags(path), outline.training(path))
         sys.stdout.write(flags.show_help(prog, groups, verbs.headline(path) + "."))
         return 0
     module = find(family, method)
-    groups = groups_of(verb, flags.Group("Method", module.Config))
+    groups = groups_of(verb, flags.Group("Method", module.Config), module.CARD.training)
     values = flags.parse(prog, groups, argv)
     values["output_dir"] = values["output_dir"] or f"runs/{method}-{values['seed']}"
     cfg = flags.build(module.Config, values)

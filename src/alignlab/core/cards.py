@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 RELATIONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
@@ -56,4 +56,6 @@ class Card:
     """evaluated on the smoke command's result.json"""
     needs: frozenset[str] = frozenset()
     """views or inputs"""
+    training: Mapping[str, float] = field(default_factory=dict)
+    """settings of the training loop whose default is another one for this method"""
     deviations: tuple[str, ...] = ()

@@ -45,6 +45,7 @@ CARD = Card(
     " --save_steps 0 --output_dir {out}",
     claims=(Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.05),),
     needs=frozenset({"policy", "teacher", "teacher_ref"}),
+    training={"learning_rate": 5e-7},
     deviations=(
         "signed advantages, exact in the bucket of the rest too; the released clamp is a form",
         "no importance weight and no sequence penalty",

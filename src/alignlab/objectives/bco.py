@@ -50,6 +50,7 @@ CARD = Card(
         Claim(metric="train/rewards/accuracies", relation=">", bound=0.7),
     ),
     needs=frozenset({"policy", "ref"}),
+    training={"learning_rate": 5e-7},
     deviations=(
         "the rate of the shift's moving average is not given in the paper; 0.1 here",
         "prompt matching reconstructed from TRL's code, on word counts, cross-fitted",

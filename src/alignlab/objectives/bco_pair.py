@@ -43,6 +43,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=0.1),
     ),
     needs=frozenset({"policy", "ref"}),
+    training={"learning_rate": 1e-6},
     deviations=(
         "delta of each step, not a moving average over steps",
         "Pairs.margin is ignored",

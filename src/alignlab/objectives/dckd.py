@@ -37,6 +37,7 @@ CARD = Card(
     " --per_device_train_batch_size 8 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
     claims=(Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.05),),
     needs=frozenset({"policy", "teacher"}),
+    training={"learning_rate": 5e-7},
     deviations=(
         "written from the released code; the paper's equations could not be read",
         "the smoke's teachers are the untuned student: it shows the path, not the effect",

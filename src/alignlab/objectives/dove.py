@@ -45,6 +45,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=0.1),
     ),
     needs=frozenset({"policy", "ref", "prompt"}),
+    training={"learning_rate": 1e-6},
     deviations=(
         "written from the abstract and the released code; the paper's text was not read",
         "no truncation of the rejected answer by the chosen one's length",

@@ -7,7 +7,7 @@ tokens of a completion, EOS included; L = -log sigma(z), or for a label that hol
 Source: Rafailov et al. 2023 (arXiv:2305.18290), equation 7; soft labels: its Bradley-Terry likelihood in expectation.
 The optional term on the likelihood of y_w keeps it from sinking: Pang et al. 2024 (arXiv:2404.19733), equation 1.
 Input: pairs. Unit: nats. Reduction: mean over the pairs of the optimiser batch, weighted by the pairs' weights, so that
-weight 2 is the pair given twice. A usual learning rate for full tuning is 1e-6, for LoRA 1e-5.
+weight 2 is the pair given twice. The default learning rate, TRL's, is for full tuning; 1e-5 is usual for LoRA.
 Deviations: `Pairs.margin` is no part of this loss. Dropout is off in policy and reference (the loop sees to that).
 """
 
@@ -43,6 +43,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=0.1),
     ),
     needs=frozenset({"policy", "ref"}),
+    training={"learning_rate": 1e-6},
     deviations=("Pairs.margin is ignored", "AdamW instead of RMSprop"),
 )
 

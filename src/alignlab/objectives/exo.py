@@ -39,6 +39,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=0.1),
     ),
     needs=frozenset({"policy", "ref"}),
+    training={"learning_rate": 1e-6},
     deviations=(
         "pairs with labels only; the paper also has K completions with rewards",
         "Pairs.margin is ignored",

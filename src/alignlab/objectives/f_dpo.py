@@ -42,6 +42,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=0.1),
     ),
     needs=frozenset({"policy", "ref"}),
+    training={"learning_rate": 1e-6},
     deviations=("Pairs.margin is ignored",),
 )
 

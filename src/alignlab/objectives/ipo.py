@@ -40,6 +40,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=0.02),
     ),
     needs=frozenset({"policy", "ref"}),
+    training={"learning_rate": 1e-6},
     deviations=("Pairs.margin is ignored",),
 )
 

@@ -44,6 +44,7 @@ CARD = Card(
         Claim(metric="train/rewards/accuracies", relation=">", bound=0.7),
     ),
     needs=frozenset({"policy", "ref", "mismatched"}),
+    training={"learning_rate": 1e-6},
     deviations=("mismatched completions are chosen once per optimiser step, by content", "AdamW throughout"),
 )
 

@@ -45,6 +45,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=0.1),
     ),
     needs=frozenset({"policy", "ref"}),
+    training={"learning_rate": 1e-6},
     deviations=(
         "written from the released code and a third-party note",
         "an objective that a step lacks is left out, its share is not given to the others",

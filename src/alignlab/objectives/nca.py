@@ -41,6 +41,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=0.1),
     ),
     needs=frozenset({"policy", "ref"}),
+    training={"learning_rate": 1e-6},
     deviations=(
         "pairs only; the paper also weighs K completions by explicit rewards",
         "Pairs.margin is ignored",

@@ -46,6 +46,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=0.16),
     ),
     needs=frozenset({"policy"}),
+    training={"learning_rate": 1e-6},
     deviations=(
         "the prompt is not scored",
         "Pairs.margin is ignored",

@@ -45,6 +45,7 @@ CARD = Card(
         Claim(metric="train/tau", relation="<", bound=0.5),
     ),
     needs=frozenset({"policy", "aligned"}),
+    training={"learning_rate": 1e-6},
     deviations=(
         "policy and aligned scores cover the same tokens (released code: prompt and template too, for the policy)",
         "log-sigmoid instead of the log of a sigmoid, which overflows",

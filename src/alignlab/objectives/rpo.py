@@ -45,6 +45,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=0.1),
     ),
     needs=frozenset({"policy", "ref"}),
+    training={"learning_rate": 1e-6},
     deviations=(
         "the baseline policy is the better completions of the batch, as in the paper's experiments",
         "Pairs.margin is ignored",

@@ -39,6 +39,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=1.0),
     ),
     needs=frozenset({"policy", "ref"}),
+    training={"learning_rate": 1e-6},
     deviations=("Pairs.margin is ignored",),
 )
 

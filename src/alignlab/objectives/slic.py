@@ -43,6 +43,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=6.2),
     ),
     needs=frozenset({"policy"}),
+    training={"learning_rate": 1e-6},
     deviations=(
         "the likelihood term is on the better completion; the paper may take the SFT target",
         "Pairs.margin is ignored",

@@ -43,6 +43,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=0.1),
     ),
     needs=frozenset({"policy", "ref"}),
+    training={"learning_rate": 5e-7},
     deviations=("AdamW instead of RMSprop", "the smoke's generated answers are wrong ones, not samples"),
 )
 

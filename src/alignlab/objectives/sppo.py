@@ -38,6 +38,7 @@ CARD = Card(
         Claim(metric="train/rewards/margins", relation=">", bound=0.1),
     ),
     needs=frozenset({"policy", "ref"}),
+    training={"learning_rate": 1e-6},
     deviations=(
         "one offline round; the paper samples anew for three",
         "Pairs.margin is ignored",

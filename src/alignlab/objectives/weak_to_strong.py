@@ -48,6 +48,7 @@ CARD = Card(
     " --per_device_train_batch_size 16 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
     claims=(Claim(metric="train/accuracies", relation=">", bound=0.75),),
     needs=frozenset({"policy", "weak"}),
+    training={"learning_rate": 1e-5},
     deviations=(
         "the losses are those of Burns et al., as the paper's own strategies could not be read",
         "options scored as text instead of a classification head",

@@ -45,6 +45,7 @@ CARD = Card(
         Claim(metric="train/rewards/accuracies", relation=">", bound=0.8),
     ),
     needs=frozenset({"policy", "value"}),
+    training={"learning_rate": 1e-4},
 )
 
 

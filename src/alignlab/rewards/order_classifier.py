@@ -44,6 +44,7 @@ CARD = Card(
         Claim(metric="train/rewards/accuracies", relation=">", bound=0.8),
     ),
     needs=frozenset({"policy", "value"}),
+    training={"learning_rate": 1e-4},
     deviations=(
         "a linear head tuned with its model; the authors fit small networks on frozen embeddings",
         "equations from the authors' code",

@@ -24,7 +24,7 @@ class TrainConfig:
     """Settings of a training run."""
 
     learning_rate: float = 2e-5
-    """peak learning rate of AdamW, >= 0 (TRL: 2e-5 for sft, 1e-6 for dpo)"""
+    """peak learning rate of AdamW, >= 0; each method brings its own default, TRL's where TRL has the method"""
     per_device_train_batch_size: int = 8
     """rows per forward pass and device, >= 1; changes speed and memory, not the result"""
     gradient_accumulation_steps: int = 1
