@@ -95,6 +95,7 @@ def test_it_learns_and_reports_under_trl_names(tmp_path):
     assert [record["step"] for record in records] == [1, 10, 20, 30]
     assert set(first) == {
         "step", "loss", "grad_norm", "learning_rate", "num_tokens", "epoch", "seconds", "tokens_per_second",
+        "distinct_tokens", "computed_tokens", "teraflops", "floor_teraflops", "percent_of_floor",
         "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
     }  # fmt: skip
     assert {f"eval_{name}" for name in ("loss", "rewards/margins")} <= set(last)
@@ -104,6 +105,42 @@ def test_it_learns_and_reports_under_trl_names(tmp_path):
     assert last["num_tokens"] == result["tokens"] == 30 * tokens
     assert last["learning_rate"] == pytest.approx(3e-3 / 30)
     assert not checkpoint.checkpoints(tmp_path)
+
+
+def one_step(folder, name, per_device=12, **options):
+    examples, loss, config, given = runs.cases()[name]
+    return runs.gradients(runs.small(), examples, loss, config, folder, per_device=per_device, **given, **options)[
+        "record"
+    ]
+
+
+def test_a_step_is_logged_against_the_least_that_it_could_cost(tmp_path):
+    whole = one_step(tmp_path, "dpo")
+    examples = runs.cases()["dpo"][0]
+    # of each completion the last token is predicted, and not read
+    distinct = sum(len(e.prompt_ids) + sum(len(c) - 1 for c in e.completions) for e in examples)
+    assert whole["distinct_tokens"] == whole["computed_tokens"] == distinct < whole["num_tokens"]
+    assert 99.9 < whole["percent_of_floor"] < 105
+    assert whole["percent_of_floor"] == pytest.approx(100 * whole["teraflops"] / whole["floor_teraflops"])
+    cut = one_step(tmp_path, "dpo", per_device=1)
+    assert cut["floor_teraflops"] == pytest.approx(whole["floor_teraflops"]), (
+        "the floor is the step's, however it is cut"
+    )
+    again = one_step(tmp_path, "dpo", gradient_checkpointing=True)
+    assert 110 < again["percent_of_floor"] - whole["percent_of_floor"] + 100 < 126, "recomputing is paid for"
+
+
+def test_what_stands_above_the_floor_shows(tmp_path, monkeypatch):
+    """KTO reads prompts again with lent answers; BCO scores all rows before it learns; some models share nothing."""
+    assert 103 < one_step(tmp_path, "kto")["percent_of_floor"] < 125
+    assert 130 < one_step(tmp_path, "bco")["percent_of_floor"] < 137
+    from alignlab.engine import score
+    from alignlab.engine.agreement import Sharing
+
+    monkeypatch.setattr(score, "sharing_of", lambda module: Sharing("the test asks for the plain path"))
+    plain = one_step(tmp_path, "dpo")
+    assert plain["computed_tokens"] > plain["num_tokens"] > plain["distinct_tokens"], "padding, prompts twice"
+    assert plain["percent_of_floor"] > 150
 
 
 def test_evaluation_is_over_the_whole_set_whatever_the_batch(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alignlab.core.types import View
-from alignlab.engine import attention
+from alignlab.engine import attention, work
 from alignlab.engine.plan import PlannedRow
 
 TOLERANCE = {"float64": (1e-4, 1e-4), "float32": (1e-4, 1e-4), "bfloat16": (5e-2, 5e-3), "float16": (5e-2, 5e-3)}
@@ -82,16 +82,21 @@ def agreeing(
     if any(done.covers(case) for done in known.checked):
         return shared()
     with torch.no_grad():
-        expected = plain(None)
+        with work.measured() as one:
+            expected = plain(None)
         try:
-            found = shared()
+            with work.measured() as other:
+                found = shared()
         except attention.NotShared as error:
             known.reason = str(error)
         else:
             known.checked[case] = apart = difference(found.logp, expected.logp)
-            known.reason = _too_far(case.dtype, apart, lambda: difference(plain(1).logp, expected.logp))
+            with work.measured():
+                known.reason = _too_far(case.dtype, apart, lambda: difference(plain(1).logp, expected.logp))
     _warn(module, known.reason)
     if not torch.is_grad_enabled():
+        kept = one if known.reason else other
+        work.note(kept.tokens, kept.heads, kept.pairs)
         return expected if known.reason else found
     return plain(None) if known.reason else shared()
 

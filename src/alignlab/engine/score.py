@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
-from alignlab.engine import attention
+from alignlab.engine import attention, work
 from alignlab.engine.agreement import agreeing, sharing_of
 from alignlab.engine.heads import asked, pad_id_of, scalar_head, valued, values_at
 from alignlab.engine.logits import log_probs, logits_at, placed
@@ -210,6 +210,8 @@ def _row_values(module, row: PlannedRow, at, device, adapters: Sequence[str] = (
     copy = torch.arange(copies, device=device).repeat_interleave(len(heads))
     place, n, t = torch.tensor(row.scored, device=device).T
     named = {"adapter_names": list(adapters)} if adapters else {}
+    pairs = work.done_for(row.spans, attention.BLOCK[device.type == "cpu"])
+    work.note(copies * len(row.ids), copies * len(row.heads), copies * pairs)
     with attention.sharing(module, row.spans):
         positions = torch.tensor([row.positions], device=device).expand(copies, -1)
         if scalar_head(module) is not None:
@@ -286,6 +288,7 @@ def _view(
     """Score one batch of packed rows."""
     row, column = mask.nonzero(as_tuple=True)
     position = prompt_lengths[row] + column
+    work.note(ids.numel(), len(row), len(ids) * ids.shape[1] ** 2)
     if scalar_head(module) is not None:
         values = values_at(module, ids[:, :-1], row, position - 1)
         return placed([(values[:, None], torch.zeros_like(values))], mask, None, (row, column))

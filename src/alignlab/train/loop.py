@@ -21,8 +21,9 @@ from alignlab.train import batches, checkpoint
 from alignlab.train.config import FREE, TrainConfig, items_of_step, learning_rate, plain, steps_per_epoch, total_steps
 from alignlab.train.log import Log, Meter, check_tracker
 from alignlab.train.mismatched import extended
+from alignlab.train.optimizer import adamw
 from alignlab.train.prompts import scored
-from alignlab.train.step import Loss, Settle, Stepper
+from alignlab.train.step import SPENT, Loss, Settle, Stepper
 
 __all__ = ["Interrupted", "TrainConfig", "train"]
 
@@ -51,7 +52,7 @@ def train(
     """Train `model` in place.
 
     Args:
-        model: what is trained: all parameters that require a gradient (those of the adapter, where it has one).
+        model: what is trained: all parameters that require a gradient.
         examples: tokenised rows.
         loss: `loss(batch, objective_config)` -> terms; `loss(batch, objective_config, values)` where `stats` is given.
             It reads `batch.views["policy"]`, with gradient, and `batch.views["ref"]` if it needs it. Of a reward
@@ -60,7 +61,7 @@ def train(
         output_dir: receives metrics.jsonl and checkpoint-<step> folders. The final model is the caller's to save.
         objective_config: settings of the loss.
         stats: batch statistics as terms; `loss` receives name -> sum(num) / sum(den) over the whole step (names with a
-            zero denominator are absent). They carry no gradient.
+            zero denominator are absent), without gradient.
         settle: what becomes of the statistics, where that is more than these ratios: `step.Settle`. What it returns is
             handed to the loss and, at the next step, to itself; it is part of a checkpoint.
         needs: inputs beyond the rows' own, as on a card. `mismatched`: `stats` looks at the step's prompts with other
@@ -73,7 +74,8 @@ def train(
     Returns:
         Plain numbers: `train/loss_first` (step 1), `train/loss_last` (mean over the last logging window), `train/loss`
         (mean over all steps), the other last logged metrics as `train/<name>`, `eval/<name>`, `steps`, `tokens`,
-        `tokens_per_second`, `seconds`, `omitted_terms` (terms of a step left out because nothing counted for them).
+        `tokens_per_second`, `seconds`, `omitted_terms` (terms of a step left out because nothing counted for them), and
+        the work of the steps as in `Stepper.spent`; a reference scored before them is no part of it.
 
     Raises:
         ValueError: no examples; settings or data that do not fit the checkpoint to go on from.
@@ -123,7 +125,7 @@ class Run:
         self.folder, self.ranks, self.log = folder, self.accelerator.num_processes, None
         self.batch = cfg.per_device_train_batch_size * cfg.gradient_accumulation_steps * self.ranks
         self.total, self.step = total_steps(cfg, len(examples), self.batch), 0
-        self.done = {"loss": 0.0, "tokens": 0, "seconds": 0.0, "omitted_terms": 0}
+        self.done = {"loss": 0.0, "tokens": 0, "seconds": 0.0, "omitted_terms": 0, **dict.fromkeys(SPENT, 0.0)}
         self.meter, self.metrics = Meter(), {}
         objective = {f"objective.{name}": value for name, value in plain(objective_config).items()}
         settings = {name: value for name, value in plain(cfg).items() if name not in FREE}
@@ -148,18 +150,7 @@ class Run:
         """Put the weights in place; return their optimiser."""
         self.model.module.to(self.accelerator.device)
         self.parameters = list(checkpoint.trained(self.model).values())
-        if not self.parameters:
-            raise ValueError("the model has no parameter to train; load it in full, or with a trainable adapter")
-        for parameter in self.parameters:
-            if parameter.dtype in (torch.bfloat16, torch.float16):
-                # AdamW's small steps vanish in 8 bits of mantissa; autocast computes in bfloat16 all the same
-                parameter.data = parameter.data.float()
-        matrices, others = ([p for p in self.parameters if (p.ndim >= 2) == wanted] for wanted in (True, False))
-        decayed = ((matrices, self.cfg.weight_decay), (others, 0.0))
-        return torch.optim.AdamW(
-            [{"params": group, "weight_decay": decay} for group, decay in decayed if group], lr=self.cfg.learning_rate,
-            betas=(self.cfg.adam_beta1, self.cfg.adam_beta2), eps=self.cfg.adam_epsilon, fused=True,
-        )  # fmt: skip
+        return adamw(self.parameters, self.cfg)
 
     def train(self, reference: LanguageModel | None, on_step: OnStep | None) -> dict[str, float]:
         """Run all steps that are not done yet."""
@@ -187,7 +178,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         return {
             **self.metrics, "train/loss": self.done["loss"] / self.step, "steps": self.step,
-            **{name: self.done[name] for name in ("tokens", "seconds", "omitted_terms")},
+            **{name: self.done[name] for name in ("tokens", "seconds", "omitted_terms", *SPENT)},
             "tokens_per_second": self._speed(),
         }  # fmt: skip
 
@@ -215,9 +206,11 @@ class Run:
             record = self.meter.flush(self.stepper.reduce)
             # each rank brings its share of a step's loss, so the mean over ranks has to be undone
             record["loss"] *= self.ranks
+            self._count_work()
             record |= {
                 "grad_norm": norm.item(), "learning_rate": learning_rate(self.cfg, self.step - 1, self.total),
-                "num_tokens": self.done["tokens"],
+                "num_tokens": self.done["tokens"], **{name: self.done[name] for name in SPENT},
+                "percent_of_floor": 100 * self.done["teraflops"] / (self.done["floor_teraflops"] or math.nan),
             }  # fmt: skip
             if self.done["omitted_terms"]:
                 record["omitted_terms"] = self.done["omitted_terms"]
@@ -226,7 +219,11 @@ class Run:
             self.metrics |= {f"train/{name}": value for name, value in record.items() if name != "loss"}
             self.metrics |= {"train/loss_first": self.metrics.get("train/loss_first", record["loss"])}
             self.metrics["train/loss_last"] = record["loss"]
-            record |= {"epoch": self._epoch(), "seconds": self.done["seconds"], "tokens_per_second": self._speed()}
+            record |= {
+                "epoch": self.step / steps_per_epoch(self.rows, self.batch),
+                "seconds": self.done["seconds"],
+                "tokens_per_second": self._speed(),
+            }
         due = self.cfg.eval_steps and self.step % self.cfg.eval_steps == 0
         if self.held_out.rows and (due or self.step == self.total):
             found = self.stepper.evaluate(self.held_out, self.eval_reference)
@@ -236,15 +233,16 @@ class Run:
             self.log.write(self.step, record)
         return record
 
+    def _count_work(self) -> None:
+        for name, value in self.stepper.take_spent().items():
+            self.done[name] += value
+
     def _finite(self, record: Mapping[str, float]) -> None:
         if not (math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])):
             raise FloatingPointError(
                 f"training diverged: loss {record['loss']}, gradient norm {record['grad_norm']} at step {self.step};"
                 " lower --learning_rate, or look for a row that model or reference finds impossible"
             )
-
-    def _epoch(self) -> float:
-        return self.step / steps_per_epoch(self.rows, self.batch)
 
     def _speed(self) -> float:
         seconds = self.done["seconds"] - self.before["seconds"]
@@ -287,7 +285,8 @@ class Run:
         mine = {name.partition("/")[2]: value for name, value in random.items() if name.startswith(f"{rank}/")}
         if mine:
             checkpoint.set_random_state(mine, self.accelerator.device)
-        self.step, self.done, self.metrics = state["step"], state["done"], state["metrics"]
+        self.step, self.metrics = state["step"], state["metrics"]
+        self.done |= state["done"]
         self.stepper.carried = state.get("carried", {})
         self.meter = Meter(state["meter"][rank] if state["ranks"] == self.ranks else ())
 
@@ -298,13 +297,15 @@ class Run:
             raise FloatingPointError(
                 f"training diverged: {bad[0]} is not finite at step {self.step}; nothing was saved"
             )
+        self._count_work()
         mine = (checkpoint.random_state(self.accelerator.device), self.meter.state())
         all_ranks = [mine] * self.ranks
         if self.ranks > 1:
             torch.distributed.all_gather_object(all_ranks, mine)
         if self.accelerator.is_main_process:
             state = {
-                "step": self.step, "epoch": self._epoch(), "done": self.done, "metrics": self.metrics,
+                "step": self.step, "epoch": self.step / steps_per_epoch(self.rows, self.batch), "done": self.done,
+                "metrics": self.metrics,
                 "meter": [meter for _, meter in all_ranks], "ranks": self.ranks, "settings": self.settings,
                 "carried": self.stepper.carried,
             }  # fmt: skip
@@ -315,6 +316,6 @@ class Run:
 
     def close(self) -> None:
         """Give back bars and trackers; the model is back in evaluation mode."""
-        if self.log is not None:
+        if self.log:
             self.log.close()
         self.model.module.eval()

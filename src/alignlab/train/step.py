@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from alignlab.core.reduce import share, totals
 from alignlab.core.types import Groups, Term
+from alignlab.engine import work
 from alignlab.engine.encode import Example
 from alignlab.engine.load import LanguageModel
 from alignlab.train import batches, contexts
@@ -27,6 +28,7 @@ Loss = Callable[..., tuple[Term, ...]]
 Settle = Callable[[Mapping[str, tuple[Tensor, Tensor]], Mapping[str, float], Any], dict[str, float]]
 """(items of the step's statistics, what was returned for the step before, settings) -> name -> number for the loss.
 Items: name -> (num, den), each [items] float64 over the whole step, in no order that means anything."""
+SPENT = ("distinct_tokens", "computed_tokens", "teraflops", "floor_teraflops")
 Part = tuple[Groups, bool]
 """a micro-batch on the host, and whether it counts (False: it is there only to keep ranks in step)"""
 
@@ -47,6 +49,9 @@ class Stepper:
         self._contexts = sorted(name.removeprefix("policy/") for name in needs if name.startswith("policy/"))
         self.ranks = accelerator.num_processes
         self._bare = batches.Scorer(model, bf16)
+        self._module = model.module
+        self.spent: dict[str, float] = dict.fromkeys(SPENT, 0.0)
+        """what this rank has computed since it was last asked"""
         self.scorer: nn.Module = accelerator.prepare(self._bare) if self.ranks > 1 else self._bare
 
     def parts(self, items: Iterable[int], examples: Sequence[Example], reference: batches.Values) -> list[Part]:
@@ -76,23 +81,49 @@ class Stepper:
             Terms and logs of this rank's micro-batches, this rank's share of the loss, and the number of terms left out
             because their denominator is 0 over the whole step.
         """
-        values = self._statistics(parts if mismatched is None else mismatched)
+        looked_at = parts if mismatched is None else mismatched
+        with work.measured() as looking:
+            values = self._statistics(looked_at)
         if self._settle is not None and values is not None:
             self.carried = values
         sums = totals(self._terms(batches.with_zero_views(part), counts, values) for part, counts in parts)
         denominators = {name: den for name, (_, den) in self.reduce(sums).items()}
-        seen, whole = [], torch.zeros((), device=self._accelerator.device)
+        seen, whole, learning = [], torch.zeros((), device=self._accelerator.device), work.Work()
         for k, (part, counts) in enumerate(parts):
             # ranks exchange gradients in the last backward pass of a step only
             together = k == len(parts) - 1 or self.ranks == 1
             with contextlib.nullcontext() if together else self._accelerator.no_sync(self.scorer):
-                terms = self._terms(self._scored(part, self.scorer), counts, values)
+                with work.measured() as scoring:
+                    scored = self._scored(part, self.scorer)
+                learning.add(scoring)
+                terms = self._terms(scored, counts, values)
                 loss = share(terms, denominators)
                 # DDP takes the mean over ranks, but the shares are to be added
                 self._accelerator.backward(loss * self.ranks)
             seen.append(with_logs(terms))
             whole = whole + loss.detach()
+        self._spend(learning, looking, parts, looked_at)
         return seen, whole, sum(den == 0.0 for den in denominators.values())
+
+    def _spend(self, learning: work.Work, looking: work.Work, parts: list[Part], looked_at: list[Part]) -> None:
+        """Add a step to what was spent; its floor holds each distinct node of the step once."""
+        price = work.price(self._module)
+        trained = [contexts.widened(part, self._contexts)[0] for part, counts in parts if counts]
+        seen = [contexts.widened(part, self._contexts)[0] for part, counts in looked_at if counts]
+        least = work.least(self._module, trained)
+        both = work.least(self._module, trained + seen) if looking.tokens and looked_at is not parts else least
+        found = {
+            "distinct_tokens": both.tokens, "computed_tokens": learning.tokens + looking.tokens,
+            "teraflops": (price.step(learning) + price.forward(looking)) / 1e12,
+            "floor_teraflops": price.floor(least, both) / 1e12,
+        }  # fmt: skip
+        self.spent = {name: self.spent[name] + value for name, value in found.items()}
+
+    def take_spent(self) -> dict[str, float]:
+        """Return what all ranks have spent since this was last asked; every rank must ask."""
+        found = self.reduce({name: (value, 1.0) for name, value in self.spent.items()})
+        self.spent = dict.fromkeys(SPENT, 0.0)
+        return {name: value for name, (value, _) in found.items()}
 
     @torch.no_grad()
     def evaluate(self, rows: Rows, reference: batches.Values) -> dict[str, float]:
