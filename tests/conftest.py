@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from proofs import (  # noqa: E402, F401 - pytest finds its hooks here
     pytest_addoption,
-    pytest_collection_modifyitems,
+    pytest_runtest_call,
     pytest_runtest_logreport,
     pytest_sessionfinish,
     pytest_unconfigure,

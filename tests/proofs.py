@@ -19,11 +19,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "docs" / "checks.json"
-_noted: dict[str, set[tuple[str, str]]] = defaultdict(set)
-"""test with its parameters -> (objective, check)"""
-_passed: set[str] = set()
-_collected: set[str] = set()
-"""files"""
+_noted: set[tuple[str, str]] = set()
+"""(objective, check) of the test that is running"""
+_passed: dict[str, set[tuple[str, str]]] = {}
+"""test with its parameters -> what it has shown"""
 
 
 def proved(objective: str, *names: str) -> None:
@@ -32,8 +31,7 @@ def proved(objective: str, *names: str) -> None:
 
     unknown = set(names) - set(CHECKS)
     assert not unknown, f"no column {unknown}; there are {', '.join(CHECKS)}"
-    if test := os.environ.get("PYTEST_CURRENT_TEST", ""):
-        _noted[test.rpartition(" ")[0]] |= {(objective, name) for name in names}
+    _noted.update((objective, name) for name in names)
 
 
 def function(test: str) -> str:
@@ -46,8 +44,8 @@ def found() -> dict[str, dict[str, list[str]]]:
     from alignlab.cli.checks import CHECKS
 
     whole: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for test in _passed:
-        for objective, check in _noted[test] | _vectors(test):
+    for test, shown in _passed.items():
+        for objective, check in shown | _vectors(test):
             whole[objective][check].add(function(test))
     return {
         name: {check: sorted(whole[name][check]) for check in CHECKS if check in whole[name]} for name in sorted(whole)
@@ -81,15 +79,19 @@ def lost_of(told: dict, seen: dict) -> list[str]:
     ]
 
 
-def pytest_collection_modifyitems(items):
-    """Remember what is going to run."""
-    _collected.update(item.nodeid.partition("::")[0] for item in items)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """What a test notes goes with its report, also from another process."""
+    _noted.clear()
+    found = yield
+    item.user_properties += [("proved", [objective, check]) for objective, check in sorted(_noted)]
+    return found
 
 
 def pytest_runtest_logreport(report):
     """A check counts when its test has passed."""
     if report.when == "call" and report.passed:
-        _passed.add(report.nodeid)
+        _passed[report.nodeid] = {tuple(value) for name, value in report.user_properties if name == "proved"}
 
 
 @pytest.hookimpl(trylast=True)
@@ -101,7 +103,8 @@ def pytest_sessionfinish(session, exitstatus):
     )
     if partly or exitstatus != 0 or options.checks_to or os.environ.get("PYTEST_XDIST_WORKER"):
         return
-    lost = lost_of(of_files(json.loads(RECORD.read_text(encoding="utf-8")), _collected), found())
+    files = {test.partition("::")[0] for test in _passed}
+    lost = lost_of(of_files(json.loads(RECORD.read_text(encoding="utf-8")), files), found())
     if lost:
         print(f"\n{RECORD.relative_to(ROOT)} is stale: run `make checks`; no longer shown: {lost}", file=sys.stderr)
         session.exitstatus = 1
