@@ -136,5 +136,5 @@ def price(module: nn.Module) -> Price:
     return Price(
         token=2.0 * weights, pair=2.0 * width * config.num_attention_heads * config.num_hidden_layers,
         head=2.0 * scoring, trained=trained / max(1, weights + scoring),
-        recomputes=bool(getattr(base, "is_gradient_checkpointing", False)),
+        recomputes=any(getattr(part, "gradient_checkpointing", False) for part in base.modules()),
     )  # fmt: skip
