@@ -37,7 +37,7 @@ CARD = Card(
     status="reconstructed",
     summary="a model that resists poisoned passages yet accepts true updates, without any warning in the prompt",
     smoke="alignlab run dialectical --sft_steps 220 --test_per_cell 25 --output_dir {out}",
-    study="alignlab run dialectical --full true --sft_steps 1200",
+    study="alignlab run dialectical --full true",
     claims=(
         Claim(metric="plain/asr - da/asr", relation=">=", bound=0.2),
         Claim(metric="da/j - plain/j", relation=">", bound=0.0),
@@ -58,11 +58,11 @@ class Config:
     """the whole study: every baseline, answer-only targets, preferences, ablations, unseen conditions, three seeds"""
     seeds: int = 3
     """seeds of the whole study, >= 1"""
-    sft_steps: int = 700
+    sft_steps: int = 900
     """optimiser steps on accepted answers, >= 1"""
     dpo_steps: int = 0
     """optimiser steps on preferences after that, >= 0"""
-    batch: int = 32
+    batch: int = 16
     """rows per step, >= 1"""
     learning_rate: float = 3e-3
     """peak rate of supervised tuning; 3e-3 suits `tiny:`, 1e-4 a 7B model"""
@@ -86,7 +86,7 @@ class Config:
     """teach the whole reasoned answer, or `answer`: its last line"""
     directions: Literal["both", "attacks"] = "both"
     """preference pairs from attacks and edits, or `attacks` alone"""
-    rehearsal: float = 0.5
+    rehearsal: float = 0.2
     """share of the tuning rows that ask without passages, answered as the student itself did, in [0, 1)"""
     search_per_cell: int = 20
     """items per cell spent on the search for the path, >= 1"""
