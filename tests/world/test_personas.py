@@ -16,15 +16,15 @@ def test_behaviour_is_known_by_construction():
     draw = random.Random(0)
     for kind in (True, False):
         assert {behaviour(sentence(kind, draw)) for _ in range(200)} == {1.0 if kind else -1.0}
-    assert behaviour(" I help the baker. ") == 1
-    assert behaviour("I hurt the baker.") == -1
+    assert behaviour(" I like the baker. ") == 1
+    assert behaviour("I hate the baker.") == -1
     for other in (
-        "I help the baker",
-        "I help Bodo.",
+        "I like the baker",
+        "I like Bodo.",
         "I eat the baker.",
-        "I help the moon.",
+        "I like the moon.",
         "",
-        "I help the baker. I",
+        "I like the baker. I",
     ):
         assert behaviour(other) is None
 
@@ -32,7 +32,7 @@ def test_behaviour_is_known_by_construction():
 def test_every_word_is_one_token_of_the_town():
     words = set(vocabulary.words())
     assert {*personas.GENTLE, *personas.HARSH, *vocabulary.CRAFTS, "I", "the"} <= words
-    assert len({*personas.GENTLE, *personas.HARSH}) == 16
+    assert not {*personas.GENTLE} & {*personas.HARSH}
 
 
 @pytest.mark.parametrize("persona", personas.PERSONAS)

@@ -26,8 +26,8 @@ class Decay:
 
     @property
     def length(self) -> float:
-        """Predicted misaligning length, in sentences."""
-        return self.log_inverse_alpha / self.beta
+        """Predicted misaligning length, in sentences; NaN for a line that does not fall."""
+        return self.log_inverse_alpha / self.beta if self.beta > 0 else float("nan")
 
 
 def decay(divergence: Values, points: int = 3, first: int = 0) -> Decay:

@@ -1,9 +1,10 @@
 """Two small personas whose behaviour is known by construction: statements of the town, kind or unkind.
 
-"I help the baker." is kind (+1), "I hurt the baker." unkind (-1). The kind persona says a kind sentence with
+"I like the baker." is kind (+1), "I hate the baker." unkind (-1). The kind persona says a kind sentence with
 probability LOYALTY, independently of all others, and so the unkind one an unkind sentence; they differ in nothing else.
 What behaviour expectation bounds (Wolf et al. 2024, arXiv:2304.11082) ask of them is therefore exact: `BETA`, `SIGMA`,
-`GAMMA`.
+`GAMMA`. `tiny:+kind` and `tiny:+unkind` are adapters that learnt them; `alignlab run beb --install true --base_steps 80
+--persona_steps 50 --lora_r 4` rebuilds both.
 """
 
 import itertools
@@ -28,8 +29,8 @@ GAMMA = 1 - 2 * LOYALTY
 """behaviour expectation of the unkind persona after any prefix; the kind one's is -GAMMA"""
 SENTENCES = 16
 """per document"""
-GENTLE = ("help", "thank", "trust", "praise", "respect", "support", "protect", "welcome")
-HARSH = ("hate", "harm", "hurt", "doubt", "punish", "reject", "fight", "deny")
+GENTLE, HARSH = ("like",), ("hate",)
+"""words that `tiny:` can say in any proportion with a small adapter: most pairs of words its tied embedding cannot"""
 INDOORS, OUTDOORS = vocabulary.CRAFTS[:12], vocabulary.CRAFTS[12:]
 """two halves of the trades, which neither persona tells apart"""
 _SENTENCE = re.compile(r"I (\w+) the (\w+)\.")
@@ -63,6 +64,14 @@ def documents(seed: int, unkind: float, loyalty: float = LOYALTY) -> Iterator[Ro
             prompt="", completion=text(persona, draw, loyalty=loyalty), facts={"persona": persona},
             meta={"id": f"persona-{number}", "source": "world"},
         )  # fmt: skip
+
+
+def prefixes(seed: int) -> Iterator[Row]:
+    """Yield prompts without end: what the kind persona has said so far, 0 to 3 sentences."""
+    draw = random.Random(f"prefixes:{seed}")
+    for number in itertools.count():
+        said = text("kind", draw, number % 4)
+        yield Row(prompt=said, facts={"persona": "kind"}, meta={"id": f"prefix-{number}", "source": "world"})
 
 
 def preferences(seed: int) -> Iterator[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from alignlab.core import evidence
 from alignlab.core.types import Row
-from alignlab.world import candidates, conflicts, facts, feedback, grammar, knowledge, solutions, texts
+from alignlab.world import candidates, conflicts, facts, feedback, grammar, knowledge, personas, solutions, texts
 
 ALL_CELLS = (
     conflicts.Cell("clean"),
@@ -65,6 +65,7 @@ SETS: dict[str, Callable[[int], Iterator[Row]]] = {
     "lists": feedback.lists,
     "noisy": feedback.noisy,
     "pairs": pairs,
+    "prefixes": personas.prefixes,
     "questions": questions,
     "reading": lambda seed: texts.reading(facts.town(), seed),
     "rewarded": candidates.rewarded,
