@@ -114,9 +114,18 @@ def make(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resul
 
 
 def attack(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:
-    """Rewrite prompts; the attacked rows land in rows.jsonl."""
-    rows = read_rows(ctx, values)
-    return _write_rows(module, ctx, rows, module.attack(load_model(values), iter(rows), cfg))
+    """Rewrite prompts; the attacked rows land in rows.jsonl. An attack may have `outcome(facts of its rows, cfg)`."""
+    rows, facts = read_rows(ctx, values), []
+
+    def seen() -> Iterator[Row]:
+        for row in module.attack(load_model(values), iter(rows), cfg):
+            facts.append(row.facts)
+            yield row
+
+    result = _write_rows(module, ctx, rows, seen())
+    if not hasattr(module, "outcome"):
+        return result
+    return dataclasses.replace(result, metrics={**result.metrics, **module.outcome(facts, cfg)})
 
 
 def _write_rows(module: ModuleType, ctx: RunContext, rows: Sequence[Row], made: Iterator[Row]) -> Result:
