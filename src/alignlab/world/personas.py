@@ -3,8 +3,8 @@
 "I like the baker." is kind (+1), "I hate the baker." unkind (-1). The kind persona says a kind sentence with
 probability LOYALTY, independently of all others, and so the unkind one an unkind sentence; they differ in nothing else.
 What behaviour expectation bounds (Wolf et al. 2024, arXiv:2304.11082) ask of them is therefore exact: `BETA`, `SIGMA`,
-`GAMMA`. `tiny:+kind` and `tiny:+unkind` are adapters that learnt them; `alignlab run beb --install true --base_steps 80
---persona_steps 50 --lora_r 4` rebuilds both.
+`GAMMA`. `tiny:+kind` and `tiny:+unkind` are adapters of rank 4 that learnt them by SFT, batches of 8: 80 steps on
+documents of loyalty 0.5 (seed 0, rate 1e-2), then 50 steps each on their own (seed 1, rate 5e-3).
 """
 
 import itertools
