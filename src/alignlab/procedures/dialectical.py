@@ -58,7 +58,7 @@ class Config:
     """the whole study: every baseline, answer-only targets, preferences, ablations, unseen conditions, three seeds"""
     seeds: int = 3
     """seeds of the whole study, >= 1"""
-    sft_steps: int = 900
+    sft_steps: int = 750
     """optimiser steps on accepted answers, >= 1"""
     dpo_steps: int = 0
     """optimiser steps on preferences after that, >= 0"""
