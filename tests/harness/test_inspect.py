@@ -384,24 +384,16 @@ def test_a_prompt_without_room_is_an_error_of_its_sample(folders):
 
 @pytest.mark.slow
 def test_from_the_command_line(folders, tmp_path):
-    """Inspect's own command finds task and provider by the entry point, for which a made-up distribution stands in."""
-    import os
+    """Inspect's own command finds task and provider by the entry point of the installed package."""
     import subprocess
     import sys
     from pathlib import Path
 
-    import alignlab
-
-    about = tmp_path / "path" / "alignlab_entry-0.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: alignlab-entry\nVersion: 0\n")
-    (about / "entry_points.txt").write_text("[inspect_ai]\nalignlab = alignlab.harness._registry\n")
-    paths = [str(about.parent), str(Path(alignlab.__file__).parents[1])]
     command = [str(Path(sys.executable).with_name("inspect")), "eval", "alignlab/wahl_o_mat", "--model"]
     command += [named(folders["one"]), "-T", "theses=3", "-T", "runs=1", "-T", "negated=false"]
     done = subprocess.run(
-        [*command, "--display", "plain", "--log-dir", str(tmp_path / "cli")], capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, cwd=tmp_path,
+        [*command, "--display", "plain", "--log-dir", str(tmp_path / "cli")],
+        capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (tmp_path / "cli").glob("*.eval")

@@ -10,6 +10,7 @@ from alignlab.core import trace
 from alignlab.core.evidence import text_of
 from alignlab.core.types import Sample
 from alignlab.engine.load import LanguageModel, load, save
+from alignlab.engine.probes import Probe
 from alignlab.evals import poisoned_context
 from alignlab.pipelines import conflicts as pipeline
 from alignlab.procedures import _dialectical_items as sources
@@ -25,6 +26,12 @@ MICRO = Config(
 )  # fmt: skip
 
 
+def remembered():
+    """Return what a model that the town's own rows are made for would answer."""
+    found = {name: (p.answer, p.confidence) for name, p in believed(town()).items()}
+    return {name: Probe(answer, share, (answer,) * (answer is not None)) for name, (answer, share) in found.items()}
+
+
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
     """A folder with an untrained model of the town's tokenizer."""
@@ -35,7 +42,7 @@ def student(tmp_path_factory):
 
 def remember(source, ctx, student, samples, name="memory probe", room=32):
     """What a reader of the documents remembers, instead of what the untrained model does."""
-    source.probes = believed(town())
+    source.probes = remembered()
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +156,7 @@ def test_a_student_without_memory_is_refused(student, tmp_path, monkeypatch):
 
 def test_answers_only_are_taught_as_answers_only(tmp_path, monkeypatch):
     source = sources.world(conflicts.Cues())
-    source.probes = believed(town())
+    source.probes = remembered()
     ctx = RunContext(folder=tmp_path)
     for target in ("trace", "answer"):
         cfg = dataclasses.replace(MICRO, target=target, dpo_steps=0)
@@ -161,7 +168,7 @@ def test_answers_only_are_taught_as_answers_only(tmp_path, monkeypatch):
 
 def test_search_and_training_ask_about_different_items(tmp_path):
     source, found = sources.world(conflicts.Cues()), Evidence()
-    source.probes = believed(town())
+    source.probes = remembered()
     accepted, _ = dialectical.written(RunContext(folder=tmp_path), MICRO, source, found)
     searched = {record.item for record in found.search}
     assert len(searched) == 2 * len(ALL_CELLS)
@@ -223,7 +230,7 @@ def test_a_rule_is_scored_like_a_model():
 def test_preferences_use_the_students_own_mistakes(student, tmp_path, monkeypatch):
     """Its wrong answers are set against accepted ones; its right answers never are."""
     source = sources.world(conflicts.Cues())
-    source.probes = believed(town())
+    source.probes = remembered()
     ctx = RunContext(folder=tmp_path, model=str(student))
     accepted, options = dialectical.written(ctx, MICRO, source, Evidence())
     right = {text_of(pipeline.student_prompt(item)): text for item, _, text in accepted}

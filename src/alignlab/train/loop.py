@@ -305,9 +305,8 @@ class Run:
         if self.accelerator.is_main_process:
             state = {
                 "step": self.step, "epoch": self.step / steps_per_epoch(self.rows, self.batch), "done": self.done,
-                "metrics": self.metrics,
-                "meter": [meter for _, meter in all_ranks], "ranks": self.ranks, "settings": self.settings,
-                "carried": self.stepper.carried,
+                "metrics": self.metrics, "meter": [meter for _, meter in all_ranks], "ranks": self.ranks,
+                "settings": self.settings, "carried": self.stepper.carried,
             }  # fmt: skip
             random = {f"{rank}/{name}": v for rank, (states, _) in enumerate(all_ranks) for name, v in states.items()}
             checkpoint.save(self.folder / f"checkpoint-{self.step}", self.model, self.optimizer, random, state)
