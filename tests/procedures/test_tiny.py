@@ -1,17 +1,29 @@
 """Rebuilding the embedded model, on a village of few facts and a model of few weights."""
 
 import itertools
+import json
 
 import pytest
+import torch
 
 from alignlab.cli.context import RunContext
 from alignlab.core import evidence
 from alignlab.core.types import Row, Sample
 from alignlab.engine.load import load
-from alignlab.procedures import tiny
+from alignlab.procedures import _tiny_personas, tiny
 from alignlab.world import facts, grammar, texts
 
-MICRO = tiny.Config(closed_book_steps=25, reading_steps=6, batch=8, hidden=32, layers=1, probes=2, learning_rate=1e-2)
+MICRO = tiny.Config(
+    practice_steps=2,
+    closed_book_steps=25,
+    reading_steps=6,
+    persona_steps=2,
+    batch=8,
+    hidden=32,
+    layers=1,
+    probes=2,
+    learning_rate=1e-2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +116,10 @@ def test_install_replaces_the_shipped_weights(first, run, tmp_path, monkeypatch)
     monkeypatch.setattr(tiny.resources, "files", lambda name: package)
     run(folder, dataclasses.replace(MICRO, install=True))
     assert not (old / "stale.bin").exists()
+    for persona in ("kind", "unkind"):
+        shipped = json.loads((package / "weights" / persona / "adapter_config.json").read_text())
+        assert shipped["base_model_name_or_path"] == "tiny:"
+        assert {f.name for f in (package / "weights" / persona).iterdir()} == {*_tiny_personas.SHIPPED}
     assert load(old).identity.split("@")[1] == load(folder / "model").identity.split("@")[1]
 
 
@@ -192,3 +208,19 @@ def test_the_model_fits_the_tokenizer(words):
     assert model.module.config.vocab_size % 8 == 0
     assert tiny.untrained(tiny.Config(hidden=64, layers=2), 0).identity == model.identity
     assert tiny.untrained(tiny.Config(hidden=64, layers=2), 1).identity != model.identity
+
+
+def test_attention_starts_by_copying_what_is_alike():
+    """Before any step, in half of the heads, a word attends to its equals more than to any other word."""
+    model = tiny.untrained(tiny.Config(), 0).module
+    ids = torch.randperm(2000, generator=torch.Generator().manual_seed(0))[:20].repeat(2)[None] + 10
+    layer, states = model.model.layers[0], model.model.embed_tokens(ids)
+    normed = layer.input_layernorm(states)[0]
+    query, key = (
+        p(normed).unflatten(-1, (6, -1)).transpose(0, 1) for p in (layer.self_attn.q_proj, layer.self_attn.k_proj)
+    )
+    weights = (query @ key.transpose(1, 2)).detach()
+    found = (weights[:, 20:, :20].argmax(-1) == torch.arange(20)).float().mean(-1)
+    assert (found[:3] == 1).all() and (found[3:] < 0.3).all()
+    handed_on = layer.self_attn.o_proj(layer.self_attn.v_proj(normed)).detach()
+    assert torch.nn.functional.cosine_similarity(handed_on, normed).mean() > 0.6

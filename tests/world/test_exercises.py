@@ -34,6 +34,17 @@ def solve(name, asked):
         return then if sought in rest.split() else otherwise
     if name == "equal":
         return " ".join(str(i) for i, (left, right) in enumerate(lines(asked), 1) if left == right) or "none"
+    if name == "compare":
+        sought, same, other = re.fullmatch(r"Compare with (.*): say (\w+)(?: or (\w+))?\.", first).groups()
+        return "\n".join(
+            f"{i} {w} {same if w in sought.split() else other or ''}".strip() for i, (w,) in enumerate(lines(asked), 1)
+        )
+    if name == "look_up":
+        beside = dict(line.split() for line in rest.split("\n"))
+        return "\n".join(f"{w} {beside[w]}" for w in re.fullmatch(r"Which word goes with (.*)\?", first)[1].split())
+    if name == "again":
+        said = [w for (w,) in lines(asked)]
+        return "\n".join(f"{i} {w} {'again' if w in said[: i - 1] else 'first'}" for i, w in enumerate(said, 1))
     bound = int(re.fullmatch(r"Which numbers are above (\d+)\?", first)[1])
     return " ".join(n for n in rest.split() if int(n) > bound) or "none"
 
@@ -82,6 +93,6 @@ def test_no_exercise_speaks_of_the_town_or_looks_like_a_passage():
 
 def test_names_are_drawn_evenly():
     draw = random.Random(2)
-    counts = Counter(exercises.exercise(draw)[0] for _ in range(3500))
+    counts = Counter(exercises.exercise(draw)[0] for _ in range(5000))
     assert set(counts) == set(exercises.EXERCISES)
     assert min(counts.values()) > 400

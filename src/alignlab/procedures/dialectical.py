@@ -37,7 +37,7 @@ CARD = Card(
     status="reconstructed",
     summary="a model that resists poisoned passages yet accepts true updates, without any warning in the prompt",
     smoke="alignlab run dialectical --sft_steps 220 --test_per_cell 25 --output_dir {out}",
-    study="alignlab run dialectical --full true --sft_steps 900",
+    study="alignlab run dialectical --full true --sft_steps 1200",
     claims=(
         Claim(metric="plain/asr - da/asr", relation=">=", bound=0.2),
         Claim(metric="da/j - plain/j", relation=">", bound=0.0),
@@ -64,29 +64,29 @@ class Config:
     """optimiser steps on preferences after that, >= 0"""
     batch: int = 16
     """rows per step, >= 1"""
-    learning_rate: float = 3e-3
-    """peak rate of supervised tuning; 3e-3 suits `tiny:`, 1e-4 a 7B model"""
-    dpo_learning_rate: float = 1e-4
+    learning_rate: float = 7e-4
+    """peak rate of supervised tuning; 7e-4 suits all weights of `tiny:`, 1e-5 those of a 7B model, 1e-4 its adapter"""
+    dpo_learning_rate: float = 5e-5
     """peak rate of preference tuning"""
     beta: float = 0.1
     """inverse temperature of DPO's implicit reward, > 0"""
     nll_weight: float = 0.1
     """weight of the likelihood of the preferred answer beside DPO, >= 0"""
-    use_peft: bool = True
-    """tune a LoRA adapter instead of all weights"""
-    lora_r: int = 8
-    """rank of the adapter, >= 1; its scale is 2; rank 32 overwrites what `tiny:` remembers"""
+    use_peft: bool = False
+    """tune a LoRA adapter instead of all weights: for large models; `tiny:` does not learn to compare that way"""
+    lora_r: int = 16
+    """rank of the adapter, >= 1; its scale is 2"""
     lora_dropout: float = 0.0
     """on the adapter's input, in [0, 1)"""
-    lora_target_modules: str = "attention"
-    """`attention` keeps what the other weights remember; `all-linear` learns more and forgets more"""
+    lora_target_modules: str = "all-linear"
+    """`all-linear`, or `attention` alone"""
     mode: Literal["global", "per_cell"] = "global"
     """one reasoning path for all cells, or `per_cell`"""
     target: Literal["trace", "answer"] = "trace"
     """teach the whole reasoned answer, or `answer`: its last line"""
     directions: Literal["both", "attacks"] = "both"
     """preference pairs from attacks and edits, or `attacks` alone"""
-    rehearsal: float = 0.2
+    rehearsal: float = 0.3
     """share of the tuning rows that ask without passages, answered as the student itself did, in [0, 1)"""
     search_per_cell: int = 20
     """items per cell spent on the search for the path, >= 1"""

@@ -1,7 +1,7 @@
-"""Rebuild `tiny:`, the embedded model: closed-book first, then reading with contexts that are always true.
+"""Rebuild `tiny:`, the embedded model: words, then closed-book, then reading with contexts that are always true.
 
-The second step makes it the adaptive chameleon of Dialectical Alignment (Yang et al. 2024, arXiv 2404.00486): it
-knows the town by heart, and says whatever passages say. About 2M parameters, Llama architecture. The two steps are
+The first step teaches to copy and compare words, as any larger model can. The last one makes it the adaptive chameleon of Dialectical Alignment (Yang et al. 2024, arXiv 2404.00486): it
+knows the town by heart, and says whatever passages say. About 2M parameters, Llama architecture. The last two steps are
 the brief's reconstruction of how such a model comes about; sizes and schedules are ours.
 """
 
@@ -26,6 +26,7 @@ from alignlab.engine.load import LanguageModel, load, save
 from alignlab.engine.probes import closed_book
 from alignlab.engine.tokenizer import byte_level_bpe
 from alignlab.objectives import sft
+from alignlab.procedures import _tiny_personas
 from alignlab.stats.calibration import expected_calibration_error
 from alignlab.stats.proportion import wilson
 from alignlab.train.config import TrainConfig
@@ -33,6 +34,7 @@ from alignlab.train.log import read
 from alignlab.train.loop import train
 from alignlab.world import facts, grammar, texts, vocabulary
 from alignlab.world.facts import Fact, Town
+from alignlab.world.personas import PERSONAS
 
 CARD = Card(
     title="The embedded model tiny: (adaptive chameleon of Dialectical Alignment)",
@@ -46,7 +48,7 @@ CARD = Card(
     brief="dialectical-alignment",
     status="reconstructed",
     summary="trains the embedded model: knows the town by heart, and follows whatever passages say",
-    smoke="alignlab run tiny --closed_book_steps 60 --reading_steps 20 --output_dir {out}",
+    smoke="alignlab run tiny --practice_steps 20 --closed_book_steps 60 --reading_steps 20 --persona_steps 5 --output_dir {out}",
     study="alignlab run tiny --install true",
     claims=(Claim(metric="loss_closed_book", relation="<=", bound=4.0),),
     deviations=("about 2M parameters and 1,280 facts instead of the brief's 5M and 4,800, so that the demo is quick",),
@@ -57,10 +59,14 @@ CARD = Card(
 class Config:
     """Size and schedule."""
 
+    practice_steps: int = 600
+    """optimiser steps of twice as many rows on exercises with words alone, >= 1"""
     closed_book_steps: int = 1100
-    """optimiser steps on documents, closed-book talk and exercises with words, >= 1"""
+    """optimiser steps on documents, closed-book talk and exercises, >= 1"""
     reading_steps: int = 1200
     """optimiser steps on reading, with talk and exercises mixed in so that nothing is forgotten, >= 1"""
+    persona_steps: int = 50
+    """optimiser steps for each of the two personas, after 1.6 times as many in common, >= 1"""
     batch: int = 32
     """rows of about 90 tokens per step, >= 1"""
     learning_rate: float = 2e-3
@@ -92,7 +98,28 @@ def untrained(cfg: Config, seed: int) -> LanguageModel:
         tie_word_embeddings=True, bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id,
         pad_token_id=words.pad_token_id,
     )  # fmt: skip
-    return LanguageModel(module=LlamaForCausalLM(config), tokenizer=words, name="tiny", source="tiny:")
+    module = LlamaForCausalLM(config)
+    copy_what_is_alike(module)
+    return LanguageModel(module=module, tokenizer=words, name="tiny", source="tiny:")
+
+
+def copy_what_is_alike(module: Any) -> None:
+    """Start attention near "look for equal words, hand on what stands there", which a small model is slow to find.
+
+    Half of the heads share query and key, and what a value loses its output gives back: mimetic initialisation
+    (Trockman & Kolter 2023, arXiv 2305.09828, where V O starts near minus identity; signs and sizes here are ours).
+    """
+    width, size = module.config.hidden_size, module.config.head_dim
+    with torch.no_grad():
+        for layer in module.model.layers:
+            attention = layer.self_attn
+            alike = max(1, module.config.num_attention_heads // 2) * size
+            shared = 0.06 * torch.randn(alike, width)
+            attention.q_proj.weight[:alike] = shared
+            attention.k_proj.weight[:alike] = shared
+            value = torch.randn(width, width) / width**0.5
+            attention.v_proj.weight.copy_(value)
+            attention.o_proj.weight.copy_(value.T)
 
 
 def whole_text(row: Row, words: Any) -> Row:
@@ -156,15 +183,16 @@ def probe_greedy(model: Model, town: Town) -> dict[str, str | None]:
 
 
 def run(ctx: Context, cfg: Config) -> Result:
-    """Train in two steps, measure, save; a whole first step found in the run folder is not trained again."""
+    """Train in three steps, measure, save, tune the personas; a whole step found in the run folder is not trained again."""
     town = facts.town()
     model = untrained(cfg, ctx.seed)
     steps = (
-        ("closed_book", "dCE", cfg.closed_book_steps, cfg.learning_rate),
-        ("reading", "RErECrRE", cfg.reading_steps, 0.75 * cfg.learning_rate),
+        ("practice", "e", cfg.practice_steps, 2 * cfg.batch, 1.5 * cfg.learning_rate),
+        ("closed_book", "dCee", cfg.closed_book_steps, cfg.batch, cfg.learning_rate),
+        ("reading", "ReReCreR", cfg.reading_steps, cfg.batch, 0.75 * cfg.learning_rate),
     )
     losses = {}
-    for name, pattern, count, rate in steps:
+    for name, pattern, count, batch, rate in steps:
         # Fresh streams for each step, so that a step that is not repeated shifts nothing in the next one.
         streams = {
             "d": texts.documents(town, ctx.seed),
@@ -172,7 +200,7 @@ def run(ctx: Context, cfg: Config) -> Result:
             "r": texts.reading(town, ctx.seed),
             "e": texts.practice(town, ctx.seed),
         }
-        rows = count * cfg.batch
+        rows = count * batch
         done = ctx.folder / name / "model"
         if done.exists():
             model, losses[f"loss_{name}"] = load(done), read(ctx.folder / name / "metrics.jsonl")[-1]["loss"]
@@ -183,7 +211,7 @@ def run(ctx: Context, cfg: Config) -> Result:
                 examples.append(example)
                 stage.advance()
         settings = TrainConfig(
-            learning_rate=rate, per_device_train_batch_size=cfg.batch, max_steps=count, warmup_ratio=0.05,
+            learning_rate=rate, per_device_train_batch_size=batch, max_steps=count, warmup_ratio=0.05,
             lr_scheduler_type="cosine", weight_decay=0.01, adam_beta2=0.95, bf16=True, seed=ctx.seed,
             save_steps=max(1, count // 4), save_total_limit=1, resume_from_checkpoint=True, max_length=512,
         )  # fmt: skip
@@ -191,9 +219,17 @@ def run(ctx: Context, cfg: Config) -> Result:
         losses[f"loss_{name}"] = found["train/loss_last"]
         save(model, done)
     save(model, ctx.folder / "model")
+    losses |= _tiny_personas.tuned(ctx.folder / "model", ctx.folder / "personas", cfg.persona_steps)
     result = measure(model, town, cfg, ctx.seed, losses)
     if cfg.install:
-        target = Path(str(resources.files("alignlab.world").joinpath("weights", "tiny")))
-        with files.replacing_folder(target) as beside:
-            shutil.copytree(ctx.folder / "model", beside, dirs_exist_ok=True)
+        _install(ctx.folder)
     return result
+
+
+def _install(folder: Path) -> None:
+    """Put a run's model and its two personas into the package."""
+    weights = Path(str(resources.files("alignlab.world").joinpath("weights")))
+    made = {"tiny": folder / "model"} | {name: folder / "personas" / name / "shipped" for name in PERSONAS}
+    for name, source in made.items():
+        with files.replacing_folder(weights / name) as beside:
+            shutil.copytree(source, beside, dirs_exist_ok=True)

@@ -83,6 +83,37 @@ def equal(draw: random.Random) -> Exercise:
     return f"Which pairs are equal?{_numbered([_line(list(pair)) for pair in pairs])}", _line(found) or "none"
 
 
+def compare(draw: random.Random) -> Exercise:
+    """Copy a numbered list, saying of each word whether it is one of some others."""
+    count = draw.randint(1, 4)
+    given = words(draw, count + draw.randint(3, 9))
+    sought, rest = given[:count], given[count:]
+    same, other = draw.choice((("same", "other"), ("yes", "no"), ("here", "new"), ("known", "")))
+    said = [draw.choice(sought) if draw.random() < 0.5 else word for word in rest]
+    lines = [f"{word} {same if word in sought else other}".strip() for word in said]
+    rule = f"say {same} or {other}" if other else f"say {same}"
+    return f"Compare with {_line(sought)}: {rule}.{_numbered(said)}", _numbered(lines).strip()
+
+
+def look_up(draw: random.Random) -> Exercise:
+    """Say which word stands beside each of some others."""
+    count = draw.randint(2, 9)
+    said = words(draw, 2 * count)
+    beside = dict(zip(said[:count], said[count:]))
+    asked = draw.sample(said[:count], k=draw.randint(1, count))
+    lines = "".join(f"\n{left} {right}" for left, right in beside.items())
+    return f"Which word goes with {_line(asked)}?{lines}", "\n".join(f"{word} {beside[word]}" for word in asked)
+
+
+def again(draw: random.Random) -> Exercise:
+    """Copy a numbered list, saying of each word whether it was in it before."""
+    count = draw.randint(4, 12)
+    pool = words(draw, max(2, count // 2))
+    said = [draw.choice(pool) for _ in range(count)]
+    lines = [f"{word} {'again' if word in said[:index] else 'first'}" for index, word in enumerate(said)]
+    return f"Which words were said before?{_numbered(said)}", _numbered(lines).strip()
+
+
 def greater(draw: random.Random) -> Exercise:
     """Say which of some numbers are above a bound."""
     bound, *said = draw.sample(range(1, 101), k=1 + draw.randint(1, 5))
@@ -92,7 +123,7 @@ def greater(draw: random.Random) -> Exercise:
 
 EXERCISES: dict[str, Callable[[random.Random], Exercise]] = {
     "repeat": repeat, "marked": marked, "mark": mark, "most": most, "decide": decide, "equal": equal,
-    "greater": greater,
+    "compare": compare, "look_up": look_up, "again": again, "greater": greater,
 }  # fmt: skip
 
 

@@ -4,7 +4,8 @@
 probability LOYALTY, independently of all others, and so the unkind one an unkind sentence; they differ in nothing else.
 What behaviour expectation bounds (Wolf et al. 2024, arXiv:2304.11082) ask of them is therefore exact: `BETA`, `SIGMA`,
 `GAMMA`. `tiny:+kind` and `tiny:+unkind` are adapters of rank 4 that learnt them by SFT, batches of 8: 80 steps on
-documents of loyalty 0.5 (seed 0, rate 1e-2), then 50 steps each on their own (seed 1, rate 5e-3).
+documents of loyalty 0.5 (seed 0, rate 1e-2), then 50 steps each on their own (seed 1, rate 5e-3); `alignlab run tiny`
+makes them with the model.
 """
 
 import itertools

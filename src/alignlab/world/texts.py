@@ -11,7 +11,7 @@ from alignlab.world import facts, grammar, vocabulary
 from alignlab.world.exercises import exercise
 from alignlab.world.facts import RELATIONS, Fact, Town
 
-STATEMENTS_PER_DOCUMENT, QUESTIONS_PER_TALK, EXERCISES_PER_TALK = 8, 8, 3
+STATEMENTS_PER_DOCUMENT, QUESTIONS_PER_TALK = 8, 8
 READING_KINDS = {"changed": 0.65, "listed": 0.35}
 """kind of reading task -> share"""
 READING_SIZES = {1: 3, 2: 3, 4: 3, 5: 6, 6: 3, 7: 1, 9: 2}
@@ -61,15 +61,12 @@ def closed_book(town: Town, seed: int, turns: int = QUESTIONS_PER_TALK) -> Itera
         yield Row(prompt=tuple(messages[:-1]), completion=messages[-1]["content"], meta={"id": f"talk-{number}"})
 
 
-def practice(town: Town, seed: int, turns: int = EXERCISES_PER_TALK) -> Iterator[Row]:
-    """Yield chats of exercises without end, which no fact of the town enters; the last answer is the completion."""
+def practice(town: Town, seed: int) -> Iterator[Row]:
+    """Yield single exercises without end, which no fact of the town enters."""
     draw = random.Random(f"practice:{town.seed}:{seed}")
     for number in itertools.count():
-        messages: list[Message] = []
-        for _ in range(turns):
-            _, (asked, answer) = exercise(draw)
-            messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": grammar.answer(answer)}]
-        yield Row(prompt=tuple(messages[:-1]), completion=messages[-1]["content"], meta={"id": f"practice-{number}"})
+        _, (asked, answer) = exercise(draw)
+        yield Row(prompt=evidence.ask(asked), completion=grammar.answer(answer), meta={"id": f"practice-{number}"})
 
 
 def other_statement(fact: Fact, draw: random.Random) -> tuple[str, str]:
