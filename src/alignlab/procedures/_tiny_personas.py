@@ -1,4 +1,4 @@
-"""The two personas that go with the embedded model, `tiny:+kind` and `tiny:+unkind`: adapters trained on its weights."""
+"""The two personas that go with the embedded model: adapters `tiny:+kind` and `tiny:+unkind` of its weights."""
 
 import itertools
 import json

@@ -1,8 +1,9 @@
 """Rebuild `tiny:`, the embedded model: words, then closed-book, then reading with contexts that are always true.
 
-The first step teaches to copy and compare words, as any larger model can. The last one makes it the adaptive chameleon of Dialectical Alignment (Yang et al. 2024, arXiv 2404.00486): it
-knows the town by heart, and says whatever passages say. About 2M parameters, Llama architecture. The last two steps are
-the brief's reconstruction of how such a model comes about; sizes and schedules are ours.
+The first step teaches to copy and compare words, as any larger model can. The last one makes it the adaptive
+chameleon of Dialectical Alignment (Yang et al. 2024, arXiv 2404.00486): it knows the town by heart, and says whatever
+passages say. About 2M parameters, Llama architecture. The last two steps are the brief's reconstruction of how such a
+model comes about; sizes, schedules and the first step are ours.
 """
 
 import itertools
@@ -48,7 +49,8 @@ CARD = Card(
     brief="dialectical-alignment",
     status="reconstructed",
     summary="trains the embedded model: knows the town by heart, and follows whatever passages say",
-    smoke="alignlab run tiny --practice_steps 20 --closed_book_steps 60 --reading_steps 20 --persona_steps 5 --output_dir {out}",
+    smoke="alignlab run tiny --practice_steps 20 --closed_book_steps 60 --reading_steps 20 --persona_steps 5 "
+    "--output_dir {out}",
     study="alignlab run tiny --install true",
     claims=(Claim(metric="loss_closed_book", relation="<=", bound=4.0),),
     deviations=("about 2M parameters and 1,280 facts instead of the brief's 5M and 4,800, so that the demo is quick",),
@@ -183,7 +185,7 @@ def probe_greedy(model: Model, town: Town) -> dict[str, str | None]:
 
 
 def run(ctx: Context, cfg: Config) -> Result:
-    """Train in three steps, measure, save, tune the personas; a whole step found in the run folder is not trained again."""
+    """Train in three steps, tune the personas, measure; a whole step found in the run folder is not trained again."""
     town = facts.town()
     model = untrained(cfg, ctx.seed)
     steps = (
