@@ -66,11 +66,11 @@ class Config:
     """rows per step, >= 1"""
     learning_rate: float = 7e-4
     """peak rate of supervised tuning; 7e-4 suits all weights of `tiny:`, 1e-5 those of a 7B model, 1e-4 its adapter"""
-    dpo_learning_rate: float = 5e-5
+    dpo_learning_rate: float = 3e-5
     """peak rate of preference tuning"""
     beta: float = 0.1
     """inverse temperature of DPO's implicit reward, > 0"""
-    nll_weight: float = 0.1
+    nll_weight: float = 1.0
     """weight of the likelihood of the preferred answer beside DPO, >= 0"""
     use_peft: bool = False
     """tune a LoRA adapter instead of all weights: for large models; `tiny:` does not learn to compare that way"""
