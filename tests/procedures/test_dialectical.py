@@ -107,6 +107,21 @@ def test_the_report_shows_it_all(first):
     assert any("reconstructed" in note for note in result.notes)
 
 
+def test_an_adapter_is_tuned_on_request(run, student, tmp_path):
+    """Through both stages: preferences go on with the adapter that imitation left, and the base stays as it is."""
+    run(tmp_path / "run", dataclasses.replace(MICRO, use_peft=True, sft_steps=2, dpo_steps=2, lora_r=2))
+    for stage in ("supervised", "model"):
+        saved = tmp_path / "run" / "da" / stage
+        assert (saved / "adapter_model.safetensors").exists()
+        assert not (saved / "model.safetensors").exists()
+    before, after = load(tmp_path / "run" / "da" / "supervised"), load(tmp_path / "run" / "da" / "model")
+    moved = {
+        n for (n, a), (_, b) in zip(before.module.named_parameters(), after.module.named_parameters()) if (a != b).any()
+    }
+    assert moved
+    assert all("lora_" in name for name in moved)
+
+
 def test_a_run_repeats_itself(first, run, tmp_path):
     assert numbers(run(tmp_path / "run")) == numbers(first[1])
 

@@ -44,7 +44,7 @@ CARD = Card(
     ),
     deviations=(
         "the paper's body could not be read: paths, grammar, cells, sizes and the judge's score are reconstructed",
-        "edit success scatters widely between seeds of one recipe (.67 to 1.00): see LOG.md before quoting one run",
+        "tuning all weights of `tiny:` costs closed-book recall, mostly of rare facts: see the study and LOG.md",
         "ASR is averaged over poisoned shares .2 to .8; at share 1 an attack and an edit differ by cues alone",
     ),
 )
