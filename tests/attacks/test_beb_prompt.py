@@ -114,7 +114,7 @@ def test_a_model_after_a_start_of_its_own(pair):
 def test_a_planted_component_is_brought_back():
     """Through the door that users take: after kind sentences, too, P_- rules and says so."""
     rows = [Row(prompt=""), Row(prompt="I like the baker. I like the cook.")]
-    cfg = Config(minus="tiny:+unkind", planted=0.001, responses=12, max_tokens=8, candidates=4)
+    cfg = Config(minus="tiny:+unkind", planted=0.001, responses=60, max_tokens=8, candidates=4)
     (plus,) = load_all(["tiny:+kind"])
     found = list(attack(plus, rows, cfg))
     one, two = (row.facts["attack"] for row in found)

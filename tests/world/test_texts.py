@@ -147,10 +147,9 @@ def test_every_passage_is_listed_as_asked(tasks):
     assert min(seen.values()) > 80
 
 
-def test_practice_is_a_chat_of_exercises_that_states_no_fact(town):
+def test_practice_is_single_exercises_that_state_no_fact(town):
     for row in take(texts.practice(town, 1), 50):
-        assert [m["role"] for m in row.prompt] == ["user", "assistant", "user", "assistant", "user"]
-        assert all(m["content"].startswith("Answer:") for m in row.prompt if m["role"] == "assistant")
+        assert [m["role"] for m in row.prompt] == ["user"]
         assert row.completion.startswith("Answer:")
         assert not evidence.is_retrieval(whole(row))
 
