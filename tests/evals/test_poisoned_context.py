@@ -93,6 +93,13 @@ def test_at_ratio_one_attacks_are_counted_apart():
     assert found["asr"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(("n", "poisoned"), [(3, (1, 2, 3)), (8, (2, 4, 6, 8))])
+def test_other_numbers_of_passages_have_all_their_ratios_averaged(n, poisoned):
+    """2 of 8 is near a fifth, and must not stand for 4 and 6 of 8."""
+    records = [r for k in poisoned for r in vector(attacks=[("A", "B", "A" if k == poisoned[0] else "B")], ratio=k / n)]
+    assert numbers(records)["asr"] == pytest.approx((len(poisoned) - 2) / (len(poisoned) - 1))
+
+
 def test_changes_are_paired_item_by_item():
     before, after = vector(), vector(attacks=[(g, t, g) for g, t, _ in ATTACKS])
     found = aggregate(after, before=before).metrics

@@ -132,7 +132,7 @@ RATIOS = (0.2, 0.4, 0.6, 0.8)
 def averaged(records: Iterable[Mapping[str, Any]]) -> list[float]:
     """Return the poisoned shares to average ASR over: those of RATIOS; in data without them, all below 1 (or 1)."""
     found = sorted({round(r["ratio"], 3) for r in records if r["scenario"] == "pca"})
-    near = [x for x in found if any(abs(x - ratio) < 0.05 for ratio in RATIOS)]
+    near = [x for x in found if any(abs(x - ratio) < 0.01 for ratio in RATIOS)]
     return near or [x for x in found if x < 1] or found
 
 
