@@ -57,7 +57,7 @@ def test_a_run_goes_on_and_repeats_itself(ran, student):
 
 
 def test_refusing_everything_is_learnt_where_nothing_is_known(student, tmp_path):
-    cfg = replace(MICRO, variants=("absolute",), steps=40, learning_rate=2e-2)
+    cfg = replace(MICRO, variants=("absolute",), steps=80, learning_rate=1e-2)
     found = values(honesty.run(RunContext(folder=tmp_path, model=str(student)), cfg))
     assert found["absolute/refused"] == 1.0
     assert found["absolute/prudence"] == 1.0
