@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from alignlab.engine import divergence
-from alignlab.engine.divergence import apart, groups_of, log_probabilities
+from alignlab.engine.divergence import apart, apart_after, groups_of, log_probabilities
 from alignlab.engine.encode import prompt_ids
 
 
@@ -75,3 +75,15 @@ def test_other_vocabularies(pair, before, tiny_models):
     other.tokenizer = tiny_models.make_tokenizer(size=300)
     with pytest.raises(ValueError, match="different vocabularies"):
         apart(pair[0], other, before, TEXTS)
+
+
+def test_several_prompts_in_one_batch(pair, before):
+    befores = [before, before[:-1], before]
+    found = apart_after(*pair, befores, [TEXTS[:1], TEXTS, TEXTS[1:]])
+    alone = [apart(*pair, one, texts) for one, texts in zip(befores, (TEXTS[:1], TEXTS, TEXTS[1:]))]
+    assert [len(some) for some in found] == [1, 3, 2]
+    for some, others in zip(found, alone):
+        for one, again in zip(some, others):
+            assert one.gap == pytest.approx(again.gap, abs=1e-5)
+            assert one.kl == pytest.approx(again.kl, abs=1e-5)
+    assert abs(found[0][0].kl[0] - found[1][0].kl[0]) > 1e-3  # the prompt matters

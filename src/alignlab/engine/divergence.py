@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,14 +30,20 @@ class Apart:
 
 def groups_of(before: Sequence[int], texts: Sequence[Sequence[int]]) -> Groups:
     """Return texts of token ids after one prompt as Groups."""
-    longest = max(map(len, texts))
-    return Groups(
-        prompt_ids=torch.tensor([list(before)]),
-        prompt_mask=torch.ones(1, len(before), dtype=torch.bool),
-        ids=torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in texts]),
-        mask=torch.tensor([[True] * len(ids) + [False] * (longest - len(ids)) for ids in texts]),
-        group=torch.zeros(len(texts), dtype=torch.long),
-    )
+    return groups_after([before], texts, [0] * len(texts))
+
+
+def groups_after(befores: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], group: Sequence[int]) -> Groups:
+    """Return texts of token ids as Groups, each after the prompt whose number `group` gives."""
+    prompt_ids, prompt_mask = _padded(befores)
+    ids, mask = _padded(texts)
+    return Groups(prompt_ids=prompt_ids, prompt_mask=prompt_mask, ids=ids, mask=mask, group=torch.tensor(group))
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "N T"], Bool[Tensor, "N T"]]:
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+    return ids, torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rows])
 
 
 @torch.no_grad()
@@ -48,7 +54,6 @@ def log_probabilities(model: Any, before: Sequence[int], texts: Sequence[Sequenc
     return [row[: len(ids)] for row, ids in zip(logp, texts)]
 
 
-@torch.no_grad()
 def apart(
     one: Any,
     other: Any,
@@ -56,39 +61,54 @@ def apart(
     texts: Sequence[Sequence[int]],
     other_before: Sequence[int] | None = None,
 ) -> list[Apart]:
-    """Hold two models of one tokenizer against each other along texts after a prompt.
+    """Hold two models against each other along texts after one prompt; see `apart_after`."""
+    return apart_after(one, other, [before], [texts], None if other_before is None else [other_before])[0]
 
-    A prompt shared by the texts is computed once where the model allows it, and two adapters of one base go in one
-    batch (`engine.adapters.score_all`).
+
+@torch.no_grad()
+def apart_after(
+    one: Any,
+    other: Any,
+    befores: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[Sequence[int]]],
+    other_befores: Sequence[Sequence[int]] | None = None,
+) -> list[list[Apart]]:
+    """Hold two models of one tokenizer against each other along texts after several prompts.
+
+    A prompt shared by texts is computed once where the model allows it, and two adapters of one base go in one batch
+    (`engine.adapters.score_all`).
 
     Args:
         one: P.
         other: Q.
-        before: token ids of the prompt.
-        texts: token ids, at least one each.
-        other_before: what Q reads before the texts, if not the same.
+        befores: token ids of the prompts.
+        texts: for each prompt, token ids of texts, at least one each.
+        other_befores: what Q reads before the texts, if not the same.
 
     Raises:
         ValueError: the tokenizers differ.
     """
     if one.tokenizer is not other.tokenizer and one.tokenizer.get_vocab() != other.tokenizer.get_vocab():
         raise ValueError("the two models have different vocabularies, so no token of one is a token of the other")
+    others = befores if other_befores is None else other_befores
+    same = list(map(list, others)) == list(map(list, befores))
+    listed = [(number, ids) for number, some in enumerate(texts) for ids in some]
     size = len(one.tokenizer)
-    rows = max(1, NUMBERS // (max(map(len, texts)) * size))
-    found = []
-    for begin in range(0, len(texts), rows):
-        part = texts[begin : begin + rows]
-        groups = groups_of(before, part)
+    rows = max(1, NUMBERS // (max(len(ids) for _, ids in listed) * size))
+    found: list[list[Apart]] = [[] for _ in befores]
+    for begin in range(0, len(listed), rows):
+        part = [ids for _, ids in listed[begin : begin + rows]]
+        numbers = [number for number, _ in listed[begin : begin + rows]]
+        groups = groups_after(befores, part, numbers)
         at = torch.arange(size).expand(*groups.ids.shape, size)
-        if other_before is None or list(other_before) == list(before):
+        if same:
             p, q = score_all([one, other], groups, at)
         else:
-            p, q = one.score(groups, at), other.score(groups_of(other_before, part), at)
+            p, q = one.score(groups, at), other.score(groups_after(others, part, numbers), at)
         gap, exact = (p.logp - q.logp).double(), kl(_whole(p), _whole(q))
-        found += [
-            Apart(gap=gap[i, : len(ids)].cpu().numpy(), kl=exact[i, : len(ids)].cpu().numpy())
-            for i, ids in enumerate(part)
-        ]
+        for i, (number, ids) in enumerate(zip(numbers, part)):
+            gaps, kls = (values[i, : len(ids)].cpu().numpy() for values in (gap, exact))
+            found[number].append(Apart(gap=gaps, kl=kls))
     return found
 
 

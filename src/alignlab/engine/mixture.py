@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alignlab.core.types import Groups, Model, Prompt, Sample, View
 from alignlab.engine.adapters import score_all
-from alignlab.engine.divergence import groups_of
+from alignlab.engine.divergence import groups_after, groups_of
 from alignlab.engine.encode import prompt_ids
 from alignlab.engine.sample import uniforms
 from alignlab.engine.sentences import default_start
@@ -104,15 +104,13 @@ class Mixture:
         encoded = prompt_ids(self.tokenizer, prompts)
         chances = torch.sigmoid(self.weights(encoded)).tolist()
         drawn = [m.sample(prompts, n=n, seed=seed, max_tokens=max_tokens, **options) for m in (self.minus, self.plus)]
-        found, seen = [], dict.fromkeys(map(tuple, encoded), 0)
+        chosen, seen = [], dict.fromkeys(map(tuple, encoded), 0)
         for i, (ids, chance) in enumerate(zip(encoded, chances)):
             first, seen[tuple(ids)] = seen[tuple(ids)], seen[tuple(ids)] + n
             # draws counted downwards are nobody else's
             from_minus = [uniforms(seed, ids, -1 - first - j, 1)[0] < chance for j in range(n)]
-            found.append(self._reweighed(ids, [drawn[0 if bad else 1][i][j] for j, bad in enumerate(from_minus)]))
-        return found
-
-    def _reweighed(self, prompt: Sequence[int], samples: Sequence[Sample]) -> list[Sample]:
-        """Return the samples with their log-probabilities under the mixture."""
-        view = self.score(groups_of(prompt, [sample.ids for sample in samples]))
-        return [replace(sample, logp=tuple(row[: len(sample.ids)])) for sample, row in zip(samples, view.logp.tolist())]
+            chosen += [drawn[0 if bad else 1][i][j] for j, bad in enumerate(from_minus)]
+        numbers = [i for i in range(len(encoded)) for _ in range(n)]
+        logp = self.score(groups_after(encoded, [sample.ids for sample in chosen], numbers)).logp.tolist()
+        mixed = [replace(sample, logp=tuple(row[: len(sample.ids)])) for sample, row in zip(chosen, logp)]
+        return [mixed[i : i + n] for i in range(0, len(mixed), n)]
