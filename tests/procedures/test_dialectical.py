@@ -18,7 +18,7 @@ from alignlab.procedures import dialectical, tiny
 from alignlab.procedures.dialectical import Config, Evidence
 from alignlab.world import conflicts
 from alignlab.world.facts import town
-from alignlab.world.sets import ALL_CELLS, believed
+from alignlab.world.sets import ALL_CELLS, TUNING_CELLS, believed
 
 MICRO = Config(
     sft_steps=10, dpo_steps=3, batch=8, learning_rate=1e-2, search_per_cell=2, train_per_cell=4, test_per_cell=3,
@@ -73,7 +73,7 @@ def test_every_stage_leaves_its_numbers(first):
     assert (found["oracle/asr"], found["oracle/es"], found["oracle/clean"]) == (0.0, 1.0, 1.0)
     # The untrained model says nothing that can be parsed, so it is attacked by nothing, and wrong.
     assert (found["plain/asr"], found["plain/es"], found["plain/unparsed"]) == (0.0, 0.0, 1.0)
-    assert found["written"] == 4 * len(ALL_CELLS)
+    assert found["written"] == 4 * len(TUNING_CELLS)
     assert 0 < found["accepted"] <= found["written"]
     assert result.metrics["seconds"].value > 0
 
@@ -190,15 +190,33 @@ def test_search_and_training_ask_about_different_items(tmp_path):
     assert searched.isdisjoint(item.meta["id"] for item, _, _ in accepted)
     assert {item.facts["split"] for item, _, _ in accepted} == {"train"}
     assert {item.facts["split"] for item in source.test(3, 0)} == {"test"}
+    assert {len(item.facts["contexts"]) for item, _, _ in accepted} == {1, 2, 4, 5, 6}
+    assert {len(item.facts["contexts"]) for item in source.test(3, 0)} == {1, 5}
     assert {name for row in found.chosen.values() for name in row} <= set(trace.STRATEGIES)
 
 
-@pytest.mark.parametrize("batch", [4, 16, 32, 64])
-def test_a_step_takes_the_batch_that_was_asked_for(batch):
-    cfg = dialectical.tuning(dataclasses.replace(MICRO, batch=batch), 3, 50, 1e-3, 128)
-    assert cfg.per_device_train_batch_size * cfg.gradient_accumulation_steps == batch
-    assert (cfg.max_steps, cfg.seed, cfg.learning_rate, cfg.max_length) == (50, 3, 1e-3, 128)
-    assert cfg.resume_from_checkpoint is True
+def test_a_part_of_the_way_back_is_gone(tmp_path, student):
+    """What is kept lies at the share of the way that was asked for."""
+    source, ctx = sources.world(conflicts.Cues()), RunContext(folder=tmp_path, model=str(student))
+    source.probes = remembered()
+    accepted, options = dialectical.written(ctx, MICRO, source, Evidence())
+    start = load(student)
+
+    def tuned(share):
+        cfg = dataclasses.replace(MICRO, interpolation=share)
+        rows = dialectical.learnable(ctx, cfg, source, accepted, options)
+        return dialectical.supervised(ctx, cfg, start, rows, Evidence(), tmp_path / f"{share}")
+
+    whole, part = tuned(1.0), tuned(0.25)
+    for before, after, kept in zip(*(m.module.parameters() for m in (start, whole, part))):
+        torch.testing.assert_close(kept, before + 0.25 * (after - before))
+    assert part.identity not in (start.identity, whole.identity)
+
+
+@pytest.mark.parametrize(("name", "value"), [("rehearsal", 1.0), ("interpolation", 0.0), ("interpolation", 1.5)])
+def test_shares_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"--{name}: expected a share"):
+        Config(**{name: value})
 
 
 def test_cue_flags_reach_the_cues():

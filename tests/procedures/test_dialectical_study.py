@@ -39,14 +39,24 @@ def drawn():
     )
 
 
-def gathered(drawn, forgets=0, **replaced):
-    """Return the metrics of a study whose policies are rules; `replaced` puts another rule in a policy's place."""
+def gathered(drawn, forgets=0, undone=(), **replaced):
+    """Return the metrics of a study whose policies are rules; `replaced` puts another rule in a policy's place.
+
+    Under the conditions `undone` the tuned policy is what it was before.
+    """
     test, blind = drawn
     rules = {"plain": chameleon, "da": oracle, "answer only": stubborn, "da + dpo": oracle, "oracle": oracle}
     rules = rules | {"da + dpo, attacks only": stubborn} | replaced
     part = study.Study(
         records={name: study._tagged(by_rule(test, rule), 0) for name, rule in rules.items()},
         blind={name: study._tagged(by_rule(blind, rule), 0) for name, rule in rules.items() if name != "answer only"},
+        unseen={
+            condition: {
+                name: study._tagged(by_rule(test, chameleon if condition in undone else rules[name]), 0)
+                for name in ("plain", "da")
+            }
+            for condition in held.CLAIMED
+        },
         sweep={f"{weight:g}": study._tagged(by_rule(test, chameleon), 0) for weight in study.SWEEP},
         memory=[{"cluster": i, "sure": i < 50, "before": True, "after": i >= forgets} for i in range(100)],
     )
@@ -71,12 +81,20 @@ def test_what_an_oracle_does_fulfils_every_claim(drawn):
         ({"da": stubborn}, {"edits still followed: ES falls by at most 2 points", "J above the contrastive frontier"}),
         ({"da + dpo, attacks only": oracle}, {"pairs from attacks alone lower ES by more than 15 points"}),
         ({"da + dpo": stubborn}, {"pairs of both directions do not"}),
+        ({"undone": ["3 passages"]}, {"3 passages: mean ASR falls by at least 35 points"}),
         ({"forgets": 10}, {"closed-book memory of what was known for sure does"}),
     ],
 )  # fmt: skip
 def test_a_policy_that_fails_refutes_its_claims(drawn, change, claims):
     found = verdicts(gathered(drawn, **change))
     assert {name for name in claims if found[name] == "no"} == claims
+
+
+def test_every_condition_is_judged_by_itself(drawn):
+    found = verdicts(gathered(drawn, undone=["unseen wordings"]))
+    assert [name for name, holds in found.items() if name.startswith("unseen wordings: mean") and holds == "no"]
+    assert found["8 passages: mean ASR falls by at least 35 points"] == "yes"
+    assert set(held.CLAIMED) == set(study.UNSEEN) - {"held-out relations"}
 
 
 def test_a_leak_without_cues_is_seen(drawn):

@@ -1,6 +1,5 @@
 """Where dialectical conflict items come from: the town, or a file in a published format."""
 
-import contextlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +9,9 @@ from typing import Any
 from alignlab.core import trace
 from alignlab.core.evidence import ask
 from alignlab.core.types import Context, Endpoint, Model, Prompt, Row, Table
-from alignlab.engine.encode import Example, TooLong, encode
 from alignlab.engine.probes import Probe, closed_book
 from alignlab.world import conflicts, facts, grammar
-from alignlab.world.sets import ALL_CELLS
+from alignlab.world.sets import ALL_CELLS, TUNING_CELLS, TUNING_MIXES
 
 Probes = Mapping[str, Probe]
 
@@ -28,6 +26,8 @@ class Source:
     """(probes, split, per_cell, seed, **conditions) -> items"""
     describe: Callable[[Probes], dict[str, Any]]
     """probes -> what the report shows of memory"""
+    varied: Mapping[str, Any] = field(default_factory=dict)
+    """conditions under which answers are written: more than the search and the test see"""
     instruction: str = ""
     oracle: Callable[[Row], str | None] | None = None
     notes: Sequence[str] = ()
@@ -58,9 +58,9 @@ class Source:
         asked = self.file is None or "judge" in getattr(ctx, "specs", {"judge"})
         return ctx.endpoint("judge") if asked else None
 
-    def train(self, per_cell: int, seed: int) -> list[Row]:
+    def train(self, per_cell: int, seed: int, **conditions: Any) -> list[Row]:
         """Return items to search and learn from."""
-        return self.draw(self.probes, "train", per_cell, seed)
+        return self.draw(self.probes, "train", per_cell, seed, **conditions)
 
     def rehearsal(self, count: int, seed: int) -> list[Row]:
         """Return closed-book questions with answers that the student itself drew, each as often as it drew it.
@@ -125,6 +125,7 @@ def world(cues: conflicts.Cues) -> Source:
         draw=draw,
         rehearsed=rehearsed,
         describe=describe,
+        varied={"cells": TUNING_CELLS, "mix": TUNING_MIXES},
         oracle=lambda row: conflicts.oracle(row, cues),
         notes=("The data are the town's: invented facts whose truth is known exactly.",),
     )
@@ -137,19 +138,6 @@ def open_source(dataset: str | None, limit: int | None, cues: conflicts.Cues) ->
     from alignlab.procedures._dialectical_files import file
 
     return file(dataset, limit)
-
-
-def encoded(ctx: Context, rows: Sequence[Row], model: Any) -> list[Example]:
-    """Return the tokenised rows; those that the model has no room for are left out and counted."""
-    found = []
-    for row in rows:
-        with contextlib.suppress(TooLong):
-            found.append(encode(row, model.tokenizer, max_length=model.context_length))
-    if len(found) < len(rows):
-        with ctx.stage("training rows that the model can hold", len(rows), len(rows)) as stage:
-            stage.rows_out = len(found)
-            stage.reason = f"prompt and answer are longer than the model's {model.context_length} tokens"
-    return found
 
 
 def share(pairs: Sequence[tuple[bool, float]], index: int) -> float:

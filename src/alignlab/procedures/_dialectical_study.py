@@ -58,6 +58,8 @@ PREFERENCES = {"da + dpo": "both", "da + dpo, attacks only": "attacks"}
 """tuned further on preferences -> directions of its pairs"""
 SHOWN_FIGURES, SHOWN_TABLES = ("Reasoning paths by conflict", "Memory"), ("chosen paths",)
 DPO_STEPS = 100
+BLIND_STEPS = 600
+"""no tuning finds what is not there, so without cues a shorter one will do"""
 LONG_PER_CELL = 340
 """so that three seeds have more than 1,000 items of each cell that a claim rests on"""
 
@@ -196,8 +198,6 @@ def _tuned(
         "answer only": supervised(ctx, cfg, student, short, Evidence(), ctx.folder / "answer_only"),
     }
     save(models["da"], ctx.folder / "da" / "model")
-    if cfg.cues == conflicts.NO_CUES:
-        return models
     for name, directions in PREFERENCES.items():
         settings = changed(cfg, dpo_steps=DPO_STEPS)
         pairs = replace(options, directions=directions)
@@ -207,7 +207,8 @@ def _tuned(
 
 def _blind(ctx: Context, cfg: Config, seed: int, study: Study, student: LanguageModel) -> None:
     """Train and test without any cue: at ratio 1 nothing can tell an attack from an edit."""
-    off = changed(cfg, full=False, cue_source=False, cue_date=False, cue_consistency=False, cue_type=False)
+    cues = dict.fromkeys(("cue_source", "cue_date", "cue_consistency", "cue_type"), False)
+    off = changed(cfg, full=False, sft_steps=min(cfg.sft_steps, BLIND_STEPS), **cues)
     source = sources.world(conflicts.NO_CUES)
     models = _tuned(_Seeded(ctx, seed, "no-cues", conflicts.NO_CUES), off, student, source, Evidence())
     cells = (conflicts.Cell("pca", 5, 5), conflicts.Cell("ike", 5))

@@ -16,7 +16,8 @@ from typing import Any, Literal
 from alignlab.core import conflict
 from alignlab.core.cards import Card, Claim
 from alignlab.core.types import Context, Result, Row, Table
-from alignlab.engine.load import LanguageModel, Lora, load, save
+from alignlab.engine.interpolate import towards
+from alignlab.engine.load import LanguageModel, load, save
 from alignlab.engine.steered import Steered
 from alignlab.evals import poisoned_context
 from alignlab.objectives import dpo, sft
@@ -24,8 +25,8 @@ from alignlab.pipelines import conflicts as pipeline
 from alignlab.procedures import _dialectical_items as sources
 from alignlab.procedures import _dialectical_judge as judges
 from alignlab.procedures import _dialectical_report as pages
+from alignlab.procedures import _tuning as tuning
 from alignlab.steering import majority, notice
-from alignlab.train.config import TrainConfig
 from alignlab.train.loop import train
 from alignlab.world import conflicts
 
@@ -37,7 +38,7 @@ CARD = Card(
     status="reconstructed",
     summary="a model that resists poisoned passages yet accepts true updates, without any warning in the prompt",
     smoke="alignlab run dialectical --sft_steps 220 --test_per_cell 25 --output_dir {out}",
-    study="alignlab run dialectical --full true --sft_steps 1200",
+    study="alignlab run dialectical --full true --sft_steps 1500",
     claims=(
         Claim(metric="plain/asr - da/asr", relation=">=", bound=0.2),
         Claim(metric="da/j - plain/j", relation=">", bound=0.0),
@@ -74,6 +75,8 @@ class Config:
     """weight of the likelihood of the preferred answer beside DPO, >= 0"""
     use_peft: bool = False
     """tune a LoRA adapter instead of all weights: for large models; `tiny:` does not learn to compare that way"""
+    interpolation: float = 0.9
+    """share of the way from the untuned to the tuned weights that is kept (WiSE-FT), in (0, 1]; 1 forgets more"""
     lora_r: int = 16
     """rank of the adapter, >= 1; its scale is 2"""
     lora_dropout: float = 0.0
@@ -90,7 +93,7 @@ class Config:
     """share of the tuning rows that ask without passages, answered as the student itself did, in [0, 1)"""
     search_per_cell: int = 20
     """items per cell spent on the search for the path, >= 1"""
-    train_per_cell: int = 1200
+    train_per_cell: int = 400
     """items per cell to write answers for, >= 1"""
     test_per_cell: int = 100
     """held-out items per cell, >= 1"""
@@ -110,6 +113,8 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.rehearsal < 1:
             raise ValueError(f"--rehearsal: expected a share in [0, 1), got {self.rehearsal}")
+        if not 0 < self.interpolation <= 1:
+            raise ValueError(f"--interpolation: expected a share in (0, 1], got {self.interpolation}")
         if self.dpo_steps and self.target == "answer":
             raise ValueError(f"--target answer with --dpo_steps {self.dpo_steps}: {pipeline.WHOLE}")
 
@@ -202,16 +207,16 @@ def learnable(
 def supervised(
     ctx: Context, cfg: Config, student: LanguageModel, rows: Sequence[Row], found: Evidence, folder: Path
 ) -> LanguageModel:
-    """Return a copy of the student tuned to imitate the completions of the rows."""
-    lora = Lora(
-        r=cfg.lora_r, alpha=2 * cfg.lora_r, dropout=cfg.lora_dropout, target_modules=cfg.lora_target_modules,
-        seed=ctx.seed,
+    """Return a copy of the student tuned to imitate the completions of the rows, then moved back a part of the way."""
+    learnt = tuning.copy(ctx.model, cfg, ctx.seed, cfg.lora_dropout)
+    settings = tuning.settings(
+        seed=ctx.seed, steps=cfg.sft_steps, batch=cfg.batch, learning_rate=cfg.learning_rate,
+        longest=student.context_length, dropout=cfg.lora_dropout,
     )  # fmt: skip
-    learnt = load(ctx.model, lora=lora if cfg.use_peft else None)
-    settings = tuning(cfg, ctx.seed, cfg.sft_steps, cfg.learning_rate, student.context_length)
-    examples = sources.encoded(ctx, rows, learnt)
+    examples = tuning.encoded(ctx, rows, learnt)
     found.numbers |= _timed(found, "tuning", lambda: train(
         learnt, examples, sft.loss, settings, folder / "sft", objective_config=sft.Config()))  # fmt: skip
+    towards(learnt, student, cfg.interpolation)
     return learnt
 
 
@@ -229,7 +234,7 @@ def written(
         found.search, found.chosen = pipeline.scored(attempts), pipeline.choose(attempts, options)
         found.judge = judges.agreement(attempts)
         stage.rows_out, stage.reason = judges.readable(attempts), judges.UNREAD
-    items = source.train(cfg.train_per_cell, ctx.seed)
+    items = source.train(cfg.train_per_cell, ctx.seed, **source.varied)
     with ctx.stage("answers along the chosen paths", len(items), len(items)) as stage:
         accepted = list(pipeline.taught(items, found.chosen, teacher, options, stage.advance))
         stage.rows_out = len(accepted)
@@ -257,24 +262,14 @@ def preferred(
         rows = list(pipeline.preference_rows(accepted, options, own))
         stage.rows_out = len(rows)
         stage.reason = f"no failure is about as long as its accepted answer; {start} is the model without preferences"
-    settings = tuning(cfg, ctx.seed, cfg.dpo_steps, cfg.dpo_learning_rate, learnt.context_length)
-    examples = sources.encoded(ctx, rows, learnt)
+    settings = tuning.settings(
+        seed=ctx.seed, steps=cfg.dpo_steps, batch=cfg.batch, learning_rate=cfg.dpo_learning_rate,
+        longest=learnt.context_length, dropout=cfg.lora_dropout,
+    )  # fmt: skip
+    examples = tuning.encoded(ctx, rows, learnt)
     objective = dpo.Config(beta=cfg.beta, nll_weight=cfg.nll_weight)
     train(learnt, examples, dpo.loss, settings, folder / "dpo", objective_config=objective, reference=reference)
     return learnt
-
-
-def tuning(cfg: Config, seed: int, steps: int, rate: float, longest: int | None) -> TrainConfig:
-    """Return the settings of one tuning stage; a killed stage goes on from its last checkpoint."""
-    from alignlab.engine.hardware import fast_bfloat16
-
-    rows = next(size for size in range(min(16, cfg.batch), 0, -1) if cfg.batch % size == 0)
-    return TrainConfig(
-        learning_rate=rate, per_device_train_batch_size=rows, max_steps=steps, warmup_ratio=0.05,
-        gradient_accumulation_steps=cfg.batch // rows, lr_scheduler_type="cosine", weight_decay=0.01,
-        adam_beta2=0.98, bf16=fast_bfloat16(), seed=seed, save_steps=max(50, steps // 3), save_total_limit=1,
-        resume_from_checkpoint=True, max_length=longest or 4096, disable_dropout=cfg.lora_dropout == 0,
-    )  # fmt: skip
 
 
 def answered(ctx: Context, cfg: Config, model: Any, items: Sequence[Row], name: str, instruction: str) -> Records:

@@ -15,12 +15,11 @@ from alignlab.core import honesty as kinds
 from alignlab.core.cards import Card, Claim
 from alignlab.core.types import Context, Figure, Metric, Result, Row, Table
 from alignlab.engine.endpoints import of_model
-from alignlab.engine.load import LanguageModel, Lora, load, save
+from alignlab.engine.load import LanguageModel, load, save
 from alignlab.evals import honesty
 from alignlab.objectives import sft
 from alignlab.pipelines import honesty_data as pipeline
-from alignlab.procedures._dialectical_items import encoded
-from alignlab.train.config import TrainConfig
+from alignlab.procedures import _tuning as tuning
 from alignlab.train.loop import train
 from alignlab.world import knowledge
 
@@ -148,20 +147,14 @@ def tuned(
     ctx: Context, cfg: Config, student: LanguageModel, taught: Sequence[Row], name: str
 ) -> tuple[LanguageModel, float]:
     """Return a copy of the student tuned to these answers, and its last loss; it goes on from what is in the folder."""
-    from alignlab.engine.hardware import fast_bfloat16
-
     folder = ctx.folder / name
-    lora = Lora(r=cfg.lora_r, alpha=2 * cfg.lora_r, target_modules=cfg.lora_target_modules, seed=ctx.seed)
-    learnt = load(ctx.model, lora=lora if cfg.use_peft else None)
-    settings = TrainConfig(
-        learning_rate=cfg.learning_rate, per_device_train_batch_size=cfg.batch, max_steps=cfg.steps, warmup_ratio=0.05,
-        lr_scheduler_type="cosine", weight_decay=0.01, adam_beta2=0.98, bf16=fast_bfloat16(), seed=ctx.seed,
-        save_steps=max(50, cfg.steps // 3), save_total_limit=1, resume_from_checkpoint=True,
-        max_length=student.context_length or 4096,
+    learnt = tuning.copy(ctx.model, cfg, ctx.seed)
+    settings = tuning.settings(
+        seed=ctx.seed, steps=cfg.steps, batch=cfg.batch, learning_rate=cfg.learning_rate,
+        longest=student.context_length,
     )  # fmt: skip
-    found = train(
-        learnt, encoded(ctx, taught, learnt), sft.loss, settings, folder / "sft", objective_config=sft.Config()
-    )  # fmt: skip
+    examples = tuning.encoded(ctx, taught, learnt)
+    found = train(learnt, examples, sft.loss, settings, folder / "sft", objective_config=sft.Config())
     save(learnt, folder / "model")
     return learnt, float(found["train/loss_last"])
 
