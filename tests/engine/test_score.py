@@ -135,6 +135,7 @@ def test_chunks_change_neither_values_nor_gradients(module, monkeypatch, share):
     results = []
     for chunk in (1 << 24, 320 * 3):
         monkeypatch.setattr(logits_module, "CHUNK", chunk)
+        monkeypatch.setattr(logits_module, "PIECE", chunk)
         module.zero_grad()
         logp = score(module, groups(), share=share).logp
         logp.square().sum().backward()
@@ -142,6 +143,32 @@ def test_chunks_change_neither_values_nor_gradients(module, monkeypatch, share):
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-12, rtol=0)
     for a, b in zip(results[0][1], results[1][1], strict=True):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)]
+)
+@pytest.mark.parametrize("piece", [1, 50, 1 << 19])
+def test_log_probabilities_and_their_gradient_are_log_softmaxs(monkeypatch, dtype, tolerance, piece):
+    monkeypatch.setattr(logits_module, "PIECE", piece)
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 40, generator=draw, dtype=torch.float64).mul(3).to(dtype).requires_grad_()
+    place = torch.tensor([0, 0, 1, 3, 3, 3, 5])  # one place may predict several tokens, or none, or the same twice
+    ids = torch.tensor([3, 4, 0, 39, 39, 7, 1])
+    upstream = torch.randn(7, generator=draw, dtype=torch.float64)
+    exact = logits.detach().double().requires_grad_()
+    expected = exact.log_softmax(-1)[place, ids]
+    expected.backward(upstream)
+    values, rest = logits_module.log_probs(logits, ids[:, None], False, place)
+    values[:, 0].backward(upstream.to(values.dtype))
+    assert values.dtype == torch.promote_types(dtype, torch.float32)
+    assert not rest.any()
+    torch.testing.assert_close(values[:, 0].double(), expected.detach(), rtol=0, atol=max(tolerance, 1e-15) * 10)
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=0, atol=tolerance)
+    own, _ = logits_module.log_probs(logits, ids[:6, None], False)
+    torch.testing.assert_close(
+        own[:, 0].double(), exact.log_softmax(-1)[range(6), ids[:6]], rtol=0, atol=tolerance * 10
+    )
 
 
 def test_gradient_checkpointing_and_lora_score_the_same(module):

@@ -17,6 +17,7 @@ from torch.nn.functional import linear
 
 from alignlab.core.masks import masked
 from alignlab.core.types import Groups, View
+from alignlab.engine import products
 
 Head = Literal["tokens", "trained", "fresh"]
 """a language model; a reward model whose head is in the checkpoint; one whose head is made where there is none"""
@@ -38,7 +39,8 @@ def scalar_head(module: nn.Module) -> nn.Module | None:
 def values_at(module: nn.Module, ids: Tensor, row: Tensor, position: Tensor, **inputs: Tensor) -> Tensor:
     """Return the head's numbers [M] at M (row, position) places of ids [B, S]; at least float32, under autocast too."""
     base, head = _base(module), scalar_head(module)
-    hidden = base.base_model(input_ids=ids, use_cache=False, **inputs).last_hidden_state[row, position]
+    with products.fast(base):
+        hidden = base.base_model(input_ids=ids, use_cache=False, **inputs).last_hidden_state[row, position]
     with torch.autocast(hidden.device.type, enabled=False):
         if getattr(head, "weight", None) is None:
             return head(hidden)[:, 0].float()

@@ -1,6 +1,7 @@
 """From token ids to log-probabilities at chosen places: the head runs there only, and float32 logits come in chunks."""
 
 import contextlib
+import itertools
 from typing import Any
 
 import torch
@@ -8,9 +9,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from alignlab.core.types import View
+from alignlab.engine import products
 
 CHUNK = 1 << 24
-"""logits turned to float32 at once; above, the backward pass recomputes them chunk by chunk"""
+"""logits turned to float32 at once; where more than one is asked of each, the backward pass recomputes beyond that"""
+PIECE = 1 << 19
+"""of them on a CPU, whose caches are to hold them"""
 
 
 def logits_at(module: nn.Module, ids: Tensor, row: Tensor, position: Tensor, **inputs: Any) -> Tensor:
@@ -27,9 +31,10 @@ def logits_at(module: nn.Module, ids: Tensor, row: Tensor, position: Tensor, **i
 
     head = module.get_output_embeddings()
     handle = head.register_forward_pre_hook(narrow) if head is not None else contextlib.nullcontext()
-    with handle:
+    with handle, products.fast(module):
         logits = module(input_ids=ids, use_cache=False, **inputs).logits
-    return logits[0] if narrowed else logits[row, position]
+    # not logits[0], whose gradient would be copied into zeros
+    return logits.squeeze(0) if narrowed else logits[row, position]
 
 
 def log_probs(logits: Tensor, wanted: Tensor, with_rest: bool, place: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -37,35 +42,71 @@ def log_probs(logits: Tensor, wanted: Tensor, with_rest: bool, place: Tensor | N
 
     `place` [M], ascending, says which of the logits [U, V] predict each; None: each its own.
     """
-    rows = max(1, CHUNK // max(1, logits.shape[1]))
-    if len(logits) <= rows:
-        return _chunk_log_probs(logits, wanted, with_rest, place)
-    starts = torch.arange(0, len(logits) + rows, rows).clamp(max=len(logits)).tolist()
-    ends = starts if place is None else torch.searchsorted(place.contiguous(), place.new_tensor(starts)).tolist()
+    if not with_rest:
+        place = torch.arange(len(logits), device=logits.device) if place is None else place
+        values: Tensor = _LogProbs.apply(logits, place, wanted[:, 0])
+        return values[:, None], values.new_zeros(len(values))
+    if (size := _rows(logits, CHUNK)) >= len(logits):
+        return _with_rest(logits, wanted, place)
     parts = [
         checkpoint(
-            _chunk_log_probs, logits[starts[i] : starts[i + 1]], wanted[ends[i] : ends[i + 1]], with_rest,
-            None if place is None else place[ends[i] : ends[i + 1]] - starts[i], use_reentrant=False,
+            _with_rest, logits[start:stop], wanted[first:last], None if place is None else place[first:last] - start,
+            use_reentrant=False,
         )
-        for i in range(len(starts) - 1)
+        for start, stop, first, last in _cuts(len(logits), place, size)
     ]  # fmt: skip
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
-def _chunk_log_probs(logits: Tensor, wanted: Tensor, with_rest: bool, place: Tensor | None) -> tuple[Tensor, Tensor]:
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+def _rows(logits: Tensor, numbers: int) -> int:
+    return max(1, numbers // max(1, logits.shape[1]))
+
+
+def _cuts(length: int, place: Tensor | None, size: int) -> list[tuple[int, int, int, int]]:
+    """Return pieces of the logits: first and last row, and what of `place` falls on them."""
+    starts = [*range(0, length, size), length]
+    ends = starts if place is None else torch.searchsorted(place.contiguous(), place.new_tensor(starts)).tolist()
+    return [(*rows, *wanted) for rows, wanted in zip(itertools.pairwise(starts), itertools.pairwise(ends))]
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+class _LogProbs(torch.autograd.Function):
+    """Log-probability of one id at each place [M]; beside the logits, only a piece and their gradient are ever held."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, place: Tensor, ids: Tensor) -> Tensor:
+        cuts = _cuts(len(logits), place, _rows(logits, PIECE if logits.device.type == "cpu" else CHUNK))
+        totals = [_exact(logits[start:stop]).logsumexp(-1) for start, stop, *_ in cuts]
+        total = torch.cat(totals) if totals else _exact(logits).sum(-1)
+        ctx.save_for_backward(logits, total, place, ids)
+        ctx.cuts = cuts
+        return _exact(logits[place, ids]) - total[place]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        logits, total, place, ids = ctx.saved_tensors
+        mass, found = torch.zeros_like(total).index_add_(0, place, gradient), torch.empty_like(logits)
+        for start, stop, first, last in ctx.cuts:
+            # d log p / d logits: one at the id, less the distribution
+            piece = found[start:stop] if found.dtype == total.dtype else total.new_empty(stop - start, logits.shape[1])
+            torch.sub(logits[start:stop], total[start:stop, None], out=piece).exp_().mul_(-mass[start:stop, None])
+            piece.index_put_((place[first:last] - start, ids[first:last]), gradient[first:last], accumulate=True)
+            if piece.dtype != found.dtype:
+                found[start:stop] = piece
+        return found, None, None
+
+
+def _with_rest(logits: Tensor, wanted: Tensor, place: Tensor | None) -> tuple[Tensor, Tensor]:
+    logits = _exact(logits)
     total = logits.logsumexp(-1)
     if place is not None:
-        total = total[place]
-        logits = logits[place] if with_rest else logits
-    if place is None or with_rest:
-        values = logits.gather(1, wanted) - total[:, None]
-    else:
-        values = logits[place[:, None], wanted] - total[:, None]
-    if not with_rest:
-        return values, total.new_zeros(len(total))
+        total, logits = total[place], logits[place]
     others = logits.scatter(1, wanted[:, 1:], -torch.inf)
-    return values, others.logsumexp(-1) - total
+    return logits.gather(1, wanted) - total[:, None], others.logsumexp(-1) - total
 
 
 def placed(parts: list[tuple[Tensor, Tensor]], mask: Tensor, at: Tensor | None, places: tuple) -> View:

@@ -1,0 +1,117 @@
+"""Linear maps by oneDNN are PyTorch's own in value and gradient, taken over where they should be and nowhere else."""
+
+import pytest
+import torch
+from torch.nn.functional import linear
+from torch.utils.flop_counter import FlopCounterMode
+
+import tiny_models
+from alignlab.engine import products, score
+from alignlab.engine.encode import Example, collate
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+
+
+def seen(monkeypatch):
+    """Have oneDNN preferred on any processor; return the list that grows with each product."""
+    found, inner = [], products.product
+    monkeypatch.setattr(products, "preferred", lambda: True)
+    monkeypatch.setattr(products, "product", lambda *args: found.append(args[0].shape) or inner(*args))
+    return found
+
+
+def tensors(*shapes, dtype=torch.float32):
+    torch.manual_seed(0)
+    return [torch.randn(shape, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (7, 5), (2, 3, 5), (1, 300, 5)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_value_and_gradients_are_those_of_float64(shape, biased):
+    given = tensors(shape, (11, 5), *([(11,)] if biased else []))
+    exact = [t.detach().double().requires_grad_() for t in given]
+    found, expected = products.product(*given), linear(*exact)
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    upstream = torch.randn_like(expected)
+    found.backward(upstream.float())
+    expected.backward(upstream)
+    for mine, theirs in zip(given, exact):
+        torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(products.product(*given), found)
+
+
+def test_frozen_weights_get_no_gradient():
+    x, weight = tensors((4, 5), (3, 5))
+    weight.requires_grad_(False)
+    products.product(x, weight).sum().backward()
+    assert weight.grad is None
+    assert x.grad is not None
+
+
+GROUPS = collate([Example(prompt_ids=[7, 8, 9], completions=([10, 11, 2], [12, 13, 14, 2]))], 0)
+
+
+@pytest.mark.parametrize(("architecture", "maps"), [("llama", 15), ("gpt2", 9), ("gemma2", 15)])
+def test_all_linear_maps_of_a_model_are_taken_over(monkeypatch, architecture, maps):
+    module = tiny_models.make_model(architecture).module
+    found = seen(monkeypatch)
+    fast = score.score(module, GROUPS, share=True)
+    assert len(found) == maps, "seven per layer (four in GPT-2) and the head"
+    fast.logp.sum().backward()
+    mine = {name: p.grad.clone() for name, p in module.named_parameters()}
+    module.zero_grad()
+    monkeypatch.setattr(products, "preferred", lambda: False)
+    usual = score.score(module, GROUPS, share=True)
+    assert len(found) == maps, "nothing where it is not preferred"
+    usual.logp.sum().backward()
+    torch.testing.assert_close(fast.logp, usual.logp, rtol=1e-5, atol=1e-5)
+    for name, p in module.named_parameters():
+        torch.testing.assert_close(mine[name], p.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_other_dtypes_and_recomputed_activations_go_the_usual_way(monkeypatch):
+    found = seen(monkeypatch)
+    module = tiny_models.make_model("llama").module
+    with torch.autocast("cpu", torch.bfloat16):
+        score.score(module, GROUPS, share=True)
+    score.score(tiny_models.make_model("llama").module.double(), GROUPS, share=True)
+    module.gradient_checkpointing_enable()
+    module.train()
+    score.score(module, GROUPS, share=False).logp.sum().backward()
+    assert found == []
+    linear(torch.ones(2, 3), torch.ones(4, 3))
+    assert found == [], "nothing outside of `fast`"
+    with torch.no_grad():
+        score.score(module, GROUPS, share=True)
+    assert found
+
+
+def test_it_is_left_after_an_exception(monkeypatch):
+    found = seen(monkeypatch)
+    with pytest.raises(RuntimeError, match="stop"), products.fast(torch.nn.Linear(3, 4)):
+        raise RuntimeError("stop")
+    linear(torch.ones(2, 3), torch.ones(4, 3))
+    assert found == []
+
+
+def test_pytorchs_counter_sees_them():
+    x, weight = tensors((4, 5), (3, 5))
+    with FlopCounterMode(display=False) as counter:
+        products.product(x, weight).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 4 * 5 * 3
+
+
+@pytest.mark.parametrize(("said", "capability", "wanted"), [
+    ("vendor_id : AuthenticAMD", "AVX512", True), ("vendor_id : GenuineIntel", "AVX512", False),
+    ("vendor_id : AuthenticAMD", "AVX2", False),
+])  # fmt: skip
+def test_the_processors_maker_decides(monkeypatch, tmp_path, said, capability, wanted):
+    file = tmp_path / "cpuinfo"
+    file.write_text(said)
+    monkeypatch.setattr(products, "Path", lambda name: file if name == "/proc/cpuinfo" else None)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert products.preferred.__wrapped__() is wanted
+    file.unlink()
+    assert products.preferred.__wrapped__() is False
