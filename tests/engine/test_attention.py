@@ -20,7 +20,7 @@ from transformers import (
 
 import tiny_models
 from alignlab.core.types import Groups
-from alignlab.engine import attention
+from alignlab.engine import agreement, attention, work
 from alignlab.engine import score as score_module
 from alignlab.engine.agreement import Case, check_again, sharing_of
 from alignlab.engine.encode import Example, collate
@@ -239,6 +239,30 @@ def test_a_difference_on_the_first_batch_is_noticed_once(monkeypatch):
     check_again(module)
     score(module, groups)
     assert sharing_of(module).reason is None
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_of_a_large_first_batch_a_part_is_computed_twice(monkeypatch, broken):
+    module, groups = make("llama"), collate(some(sizes=((9, (8, 7)),) * 12), 0)
+    monkeypatch.setattr(agreement, "TRIAL", 40)
+    seen, inner = [], score_module._plain
+    monkeypatch.setattr(score_module, "_plain", lambda *given: seen.append(given[1].mask.sum().item()) or inner(*given))
+    if broken:
+        monkeypatch.setattr(score_module.attention, "sharing", joined)
+        with pytest.warns(UserWarning, match="differs by"):
+            found = score(module, groups).logp
+        assert seen == [30, 190], "two prompts are compared, then all take the plain path"
+        assert torch.equal(found, score(module, groups, share=False).logp)
+        return
+    with work.measured() as spent:
+        found = score(module, groups).logp
+    assert seen == [30]
+    with work.measured() as usual:
+        score(module, groups)
+    assert spent == usual, "the comparison is not counted"
+    assert seen == [30], "once"
+    torch.testing.assert_close(found, score(module, groups, share=False).logp, atol=1e-5, rtol=0)
+    assert [(case.branching, case.packed) for case in sharing_of(module).checked] == [(True, True)]
 
 
 sharing = attention.sharing

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from alignlab.core.types import View
+from alignlab.core.types import Groups, View
 from alignlab.engine import attention, work
 from alignlab.engine.plan import PlannedRow
 
@@ -18,6 +18,8 @@ TOLERANCE = {"float64": (1e-4, 1e-4), "float32": (1e-4, 1e-4), "bfloat16": (5e-2
 NOISE = 4.0
 """or so many times what the plain path differs from itself when it is batched in another way: in 16 bits, logits of 20
 are 1/8 apart, and a rounding falls one way or the other"""
+TRIAL = 1024
+"""tokens, on the plain path, of what is compared of a run's first batch; all of it where it is not much larger"""
 
 
 class Case(NamedTuple):
@@ -62,6 +64,29 @@ def sharing_of(module: nn.Module) -> Sharing:
 def check_again(module: nn.Module) -> None:
     """Forget what is known of a model, so that the next batch is compared with the plain path."""
     _known.pop(module, None)
+
+
+def agreed(module: nn.Module, rows: Sequence[PlannedRow]) -> bool:
+    """Whether both paths were compared on a batch like this, and agreed."""
+    known, case = sharing_of(module), _case(module, rows)
+    return known.reason is None and any(done.covers(case) for done in known.checked)
+
+
+def few(groups: Groups, prompts: tuple[Tensor, Tensor]) -> Groups | None:
+    """Return the first completions of a large batch, whole prompts of them: enough to hold both paths against it."""
+    last = torch.arange(1, groups.mask.shape[1] + 1, device=groups.mask.device)
+    sizes = (groups.mask * last).amax(1).cpu() + prompts[1].sum(1).cpu()[groups.group.cpu()]
+    tokens, counts = torch.zeros(len(prompts[0]), dtype=torch.long), groups.group.cpu().bincount()
+    tokens.index_add_(0, groups.group.cpu(), sizes)
+    branching = int((counts > 1).int().argmax())
+    until = max(int(torch.searchsorted(tokens.cumsum(0), TRIAL)), branching, 1)
+    if 2 * int(tokens[: until + 1].sum()) > int(tokens.sum()):
+        return None
+    chosen = (groups.group <= until).nonzero()[:, 0].cpu()
+    return Groups(
+        prompt_ids=groups.prompt_ids, prompt_mask=groups.prompt_mask, ids=groups.ids[chosen],
+        mask=groups.mask[chosen.to(groups.mask.device)], group=groups.group[chosen],
+    )  # fmt: skip
 
 
 def agreeing(

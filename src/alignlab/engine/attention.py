@@ -116,9 +116,14 @@ class Layout:
     def __post_init__(self) -> None:
         # (position of the first query, queries): the first completion is read on with its prompt, as one causal square
         self.pieces: list[tuple[int, int]] = []
+        # whether keys and values of a piece come as two parts, the prompt being read by other pieces too
+        self.prompts: list[bool] = []
+        self.parts: list[int] = []
         for span in self.spans:
             first, rest = sum(span.completions[:1]), span.completions[1:]
             self.pieces += [(0, span.prompt + first), *((span.prompt, length) for length in rest)]
+            self.prompts += [bool(rest), *(False for _ in rest)]
+            self.parts += [span.prompt, first, *rest] if rest else [span.prompt + first]
         self.sizes = [length for _, length in self.pieces]
         self.tokens = sum(self.sizes)
 
@@ -261,18 +266,19 @@ def rectangles(
     kwargs.pop("is_causal", None)
     blocks = layout.blocks_of(_window(module), name == "sdpa", query)
     # One split is one node of the graph; a slice per piece would write the whole row's gradient for each
-    parts = zip(*(tensor.split(layout.sizes, 2) for tensor in (query, key, value)))
+    queries = query.split(layout.sizes, 2)
+    keys, values = (iter(tensor.split(layout.parts, 2)) for tensor in (key, value))
     outputs: list[Tensor] = []
-    square: tuple[Tensor, ...] = ()
     prompt: tuple[Tensor, ...] = ()
-    for (offset, _), todo, (q, *kv) in zip(layout.pieces, blocks, parts):
-        if offset:
-            prompt = prompt or tuple(tensor[:, :, :offset] for tensor in square)
-            kv = [torch.cat(pair, 2) for pair in zip(prompt, kv)]
-        else:
-            square, prompt = tuple(kv), ()
+    for (offset, length), prompted, todo, q in zip(layout.pieces, layout.prompts, blocks, queries):
+        kv = (next(keys), next(values))
+        if prompted:
+            prompt, kv = kv, (next(keys), next(values))
+        if offset or prompted:
+            kv = (torch.cat((prompt[0], kv[0]), 2), torch.cat((prompt[1], kv[1]), 2))
         for part, block in zip(q.split([stop - start for (start, stop), *_ in todo], 2), todo):
-            k, v = (tensor[:, :, slice(*block.keys)] for tensor in kv)
+            whole = block.keys == (0, offset + length)
+            k, v = kv if whole else (tensor[:, :, slice(*block.keys)] for tensor in kv)
             causal = {"is_causal": block.mask is None} if name == "sdpa" else {}
             outputs.append(inner(module, part, k, v, block.mask, **kwargs, **causal)[0])
     return torch.cat(outputs, 1), None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
 from alignlab.engine import attention, work
-from alignlab.engine.agreement import agreeing, sharing_of
+from alignlab.engine.agreement import agreed, agreeing, few, sharing_of
 from alignlab.engine.heads import asked, pad_id_of, scalar_head, valued, values_at
 from alignlab.engine.logits import log_probs, logits_at, placed
 from alignlab.engine.plan import PlannedRow, plan
@@ -159,6 +159,11 @@ def _scored(module, groups: Groups, prompts, at, batch_tokens: int | None, share
     def shared() -> View:
         return _shared(module, rows, groups.mask, at, device)
 
+    if share is None and not agreed(module, rows) and (some := few(groups, prompts)) is not None:
+        with torch.no_grad(), work.measured():
+            _scored(module, some, prompts, None, None, None)
+        if sharing_of(module).reason is not None:
+            return plain()
     return shared() if share else agreeing(module, rows, shared, plain)
 
 
