@@ -5,7 +5,7 @@ import re
 import pytest
 
 from alignlab.core.types import Row
-from alignlab.data import DataError, read, write
+from alignlab.data import DataError, adapters, read, sources, write
 from alignlab.data.rows import dumps
 
 USER = {"role": "user", "content": "Where is Ada?"}
@@ -277,6 +277,35 @@ class TestWhatIsRead:
         assert (row.prompt, row.facts["gold"]) == ("q?", "a")
         with pytest.raises(DataError, match="leave the mapping out"):
             list(read(f"conflicts:{path}", columns={"prompt": "question"}))
+
+    @pytest.mark.parametrize(
+        ("spec", "near"),
+        [
+            ("conflictsqa:FILE", "; did you mean conflictqa:"), ("poisoned-rag:FILE", "; did you mean poisonedrag:"),
+            ("qual-o-mat:folder", "; did you mean qual_o_mat:folder?"), ("wrold:pairs", "; did you mean world:pairs?"),
+            ("zzz:FILE", "no adapter 'zzz'. Adapters"), ("zzz:a/b", "no adapter 'zzz'. Adapters"),
+        ],
+    )  # fmt: skip
+    def test_an_unknown_adapter(self, tmp_path, monkeypatch, spec, near):
+        """Whether it could be a hub dataset with its config or not, all adapters are said."""
+
+        def unreachable(name, split, limit):
+            raise DataError(f"dataset {name!r}: no such file, and not reachable on the hub")
+            yield
+
+        monkeypatch.setattr(sources, "hub_records", unreachable)
+        with pytest.raises(DataError) as error:
+            list(read(spec.replace("FILE", str(lines(tmp_path / "items.jsonl", {"prompt": "q"})))))
+        assert near in str(error.value)
+        assert all(f" {name}" in str(error.value) for name in (*adapters.names(), "world"))
+        assert ("hub" in str(error.value)) == (spec in ("qual-o-mat:folder", "wrold:pairs"))
+
+    def test_a_colon_may_be_a_hub_config_or_a_file_name(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sources, "hub_records", lambda *_: iter([("gsm8k row 0", {"prompt": "q"})]))
+        assert [row.prompt for row in read("gsm8k:main")] == ["q"]
+        lines(tmp_path / "zzz:a.jsonl", {"prompt": "a file of that name"})
+        monkeypatch.chdir(tmp_path)
+        assert [row.prompt for row in read("zzz:a.jsonl")] == ["a file of that name"]
 
     def test_a_folder_through_datasets(self, tmp_path):
         (tmp_path / "set").mkdir()

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,12 @@ from alignlab.core import files
 from alignlab.core.types import Row
 
 from . import adapters, sources
-from .columns import ROW_FIELDS, DataError, check_mapping, shown, to_record, to_row
+from .columns import ROW_FIELDS, DataError, check_mapping, nearest, shown, to_record, to_row
+
+KIND = re.compile(r"[A-Za-z][\w-]+")
+"""what an adapter could be called; one letter is a drive"""
+WORLD = "world"
+"""rows of the embedded town, which commands read without a file"""
 
 
 def read(
@@ -43,10 +49,27 @@ def _rows(spec: str, columns: Mapping[str, str] | None, limit: int | None, split
             raise DataError(f"columns: the adapter {kind!r} knows its own columns; leave the mapping out")
         yield from _of_split(((spec, row) for row in adapters.find(kind).items(path)), split)
         return
-    found = sources.records(spec, split=split, limit=limit)
+    if colon and KIND.fullmatch(kind) and not Path(spec).expanduser().exists():
+        found = _from_hub(kind, path, split, limit)
+    else:
+        found = sources.records(spec, split=split, limit=limit)
     from_hub = not (Path(spec).expanduser().is_file() or spec.endswith(sources.SUFFIXES))
     rows = ((where, to_row(record, where, columns)) for where, record in found)
     yield from (row for _, row in rows) if from_hub else _of_split(rows, split)
+
+
+def _from_hub(kind: str, path: str, split: str | None, limit: int | None) -> Iterator[sources.Record]:
+    """Yield what `KIND:PATH`, which is no adapter's, holds as a hub dataset with its config, else say the adapters."""
+    known = [*adapters.names(), WORLD]
+    near = nearest(kind.replace("-", "_"), known, 0.6)
+    hint = f"; did you mean {near}:{path}?" if near else "."
+    listed = f"{kind}:{path}: no adapter {kind!r}{hint} Adapters, as KIND:FILE: {', '.join(known)}"
+    if sources.HUB_ID.fullmatch(f"{kind}:{path}") is None or path.endswith(sources.SUFFIXES):
+        raise DataError(listed)
+    try:
+        yield from sources.hub_records(f"{kind}:{path}", split, limit)
+    except DataError as error:
+        raise DataError(f"{listed}. Nor as a hub dataset: {error}") from None
 
 
 def _of_split(rows: Iterable[tuple[str, Row]], split: str | None) -> Iterator[Row]:
