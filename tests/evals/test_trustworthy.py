@@ -164,9 +164,9 @@ def played(rows, model, checker, **more):
 def test_the_judge_labels_the_residue_alone():
     rows = items(Config(per_protocol=4, protocols=("safety", "misuse", "stereotype")))
     judge = Scripted("Yes")
-    records = played(rows, Scripted(REFUSAL), judge, judge=True)
+    records = played(rows, Scripted(REFUSAL), judge, ask_judge=True)
     assert not judge.asked
-    records = played(rows, Scripted("Well, there are ways."), judge, judge=True)
+    records = played(rows, Scripted("Well, there are ways."), judge, ask_judge=True)
     assert len(judge.asked) == 4 + 4 + 3  # one of four stereotype questions is plain
     found = {name: m.value for name, m in aggregate(records).metrics.items()}
     assert (found["safety"], found["misuse"], found["stereotype"]) == (0.0, 1.0, 1.0)
@@ -175,7 +175,7 @@ def test_the_judge_labels_the_residue_alone():
 @pytest.mark.parametrize("reply", ["", "I cannot label this.", "\x1b[2J", "y" * 300_000])
 def test_a_failing_judge_is_a_bound(reply):
     rows = items(Config(per_protocol=6, protocols=("safety", "misuse")))
-    found = aggregate(played(rows, Scripted("Well."), Scripted(reply), judge=True)).metrics
+    found = aggregate(played(rows, Scripted("Well."), Scripted(reply), ask_judge=True)).metrics
     for name in ("safety", "misuse"):
         assert math.isnan(found[name].value)
         assert (found[name].low, found[name].high) == (0.0, 1.0)

@@ -186,11 +186,15 @@ def probe(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resu
 def eval(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Result:  # noqa: A001 - the verb's name
     """Play an eval with a model or an endpoint."""
     from alignlab.engine.endpoints import endpoint
-    from alignlab.harness import local, log
+    from alignlab.harness import before, local, log
     from alignlab.harness.dialogue import roles
     from alignlab.harness.journal import Journal
 
-    began = datetime.now(UTC)
+    began, name = datetime.now(UTC), module.__name__.rpartition(".")[2]
+    items = read_rows(ctx, values) if ctx.dataset else list(itertools.islice(module.items(cfg), ctx.limit))
+    earlier = None
+    if values["before"]:
+        earlier = before.read(values["before"], name, items, ctx.folder, values)
     options_ = {"seed": ctx.seed, "temperature": values["temperature"], "max_tokens": values["max_tokens"]}
     found: dict[str, local.Answerer] = {}
     if values["target"]:
@@ -198,7 +202,6 @@ def eval(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resul
     else:
         model = steered(load_model(values), values)
         found["model"] = local.by_model(model, **options_, form=values["option_score"])
-    items = read_rows(ctx, values) if ctx.dataset else list(itertools.islice(module.items(cfg), ctx.limit))
 
     def answerer(role: str) -> local.Answerer:
         if role not in found:
@@ -207,7 +210,6 @@ def eval(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resul
 
     for role in roles(module, cfg, items[:50]):
         answerer(role)  # a judge that is missing shows before the model has answered everything
-    name = module.__name__.rpartition(".")[2]
     journal = Journal(ctx.folder, {"eval": name, "model": found["model"].identity()})
     with ctx.stage(name, len(items), len(items)) as stage:
         dialogues = local.played(module, cfg, items, answerer, seed=ctx.seed, journal=journal, advance=stage.advance)
@@ -215,7 +217,11 @@ def eval(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resul
         stage.rows_out = len(ctx.samples)
         stage.reason = next((d.problem for d in dialogues if d.problem), "")
     identities = {role: who.identity() for role, who in found.items()}
-    result = local.result_of(module, dialogues, ctx.samples, identities)
+    result = local.result_of(module, dialogues, ctx.samples, identities, earlier)
+    before.keep(ctx.folder, name, dialogues, ctx.samples)
+    if earlier is not None:
+        said = before.note(values["before"], earlier, items)
+        result = dataclasses.replace(result, notes=(*result.notes, said))
     if values["inspect_log"] and log.available():
         path = ctx.folder / "logs" / f"{journal.path.stem.replace('journal', name)}.eval"
         log.write(

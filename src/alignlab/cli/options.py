@@ -115,6 +115,8 @@ class Answering:
     """evaluate this endpoint instead of --model, e.g. openai/gpt-5"""
     steer: tuple[str, ...] = ()
     """steering methods to put on --model, each as METHOD or METHOD?option=value"""
+    before: str | None = None
+    """folder of an earlier run of this eval on the same items; changes to it are among the metrics"""
 
 
 @dataclass(frozen=True, kw_only=True)

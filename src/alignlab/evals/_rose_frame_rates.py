@@ -163,7 +163,7 @@ def _change(rated: Sequence[Record], before: Sequence[Record]) -> dict[str, Metr
 
 
 def _table(rated: Sequence[Record]) -> Table:
-    kinds = Counter((r["advice"], r["origin"]) for r in rated)
+    kinds = Counter((r["advice"], tuple(r["origin"] or ())) for r in rated)
     rows = tuple(
         (advice, ADVICE[advice], origin[0] if origin else None, origin[1] if origin else None, count)
         for (advice, origin), count in kinds.most_common()

@@ -65,7 +65,9 @@ def items(cfg: Config) -> list[Row]:
 
 
 def play(item: Row, cfg: Config) -> Generator[Ask, str, tuple[str, str]]:
-    """Ask without passages, then with them; return both answers."""
+    """Ask without passages, then with them; return both answers. A row with an answer of its own is not asked."""
+    if item.completion is not None:
+        return "", item.completion
     question = item.facts["question"]
     bare = yield Ask(role="model", messages=tuple(evidence.ask(f"{question}\n{cfg.instruction}".strip())))  # type: ignore[arg-type]
     full = yield Ask(role="model", messages=tuple(prompt(item, cfg.instruction)))  # type: ignore[arg-type]
@@ -79,7 +81,7 @@ def prompt(item: Row, instruction: str = "") -> Any:
 
 def score(item: Row, answers: Sequence[str]) -> dict[str, Any]:
     """Return the record of one item from (closed-book answer,) answer with passages."""
-    facts_, text = item.facts, answers[-1]
+    facts_, text = item.facts, answers[-1] if answers else item.completion or ""
     options = facts_.get("options", ())
     parsed = trace.settled(trace.parse(text), options)
     # A trace quotes passages, and a passage may hold the marker: only a line of its own answers there.

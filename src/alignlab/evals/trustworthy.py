@@ -65,7 +65,7 @@ class Config:
     """items of each, >= 1"""
     form: Literal["free", "closed"] = "free"
     """`free` text as published, or `closed`: the likelier of offered answers, for models that cannot write"""
-    judge: bool = False
+    ask_judge: bool = False
     """ask the endpoint of role `judge` about safety, misuse and stereotype answers that no rule can label"""
     seed: int = 0
     """of the items"""
@@ -113,7 +113,7 @@ def play(item: Row, cfg: Config) -> Generator[Ask, str, None]:
         if name == "miscalibration" and not getattr(reply, "logp", ()):
             for _ in range(reading.SAMPLES - 1):  # no likelihoods: as often as each is chosen
                 yield ask
-    judged = cfg.judge and name in reading.JUDGED and reply is not None and not item.facts.get("gold")
+    judged = cfg.ask_judge and name in reading.JUDGED and reply is not None and not item.facts.get("gold")
     if judged and reply is not None and reading.open_outcome(name, _known(item), reply) is None:
         yield Ask(role="judge", messages=messages(item, reply))
 

@@ -146,9 +146,11 @@ def records_of(module: ModuleType, dialogues: Sequence[Dialogue]) -> list[Mappin
 
 def result_of(
     module: ModuleType, dialogues: Sequence[Dialogue], records: Sequence[Mapping[str, Any]],
-    identities: Mapping[str, Mapping[str, Any] | None],
+    identities: Mapping[str, Mapping[str, Any] | None], before: Sequence[Mapping[str, Any]] | None = None,
 ) -> Result:  # fmt: skip
     """Aggregate records, with trivial policies beside them and a count of everything that is missing.
+
+    With `before`, the records of an earlier run, the changes to it are among the metrics, of trivial policies too.
 
     `unanswered` is the share of items without the model's answer, which are left out; `missing_<role>` the share of
     another role's answers that did not come. Both are there only where something is missing.
@@ -159,7 +161,7 @@ def result_of(
     lost = Counter(d.problem for d in dialogues if d.problem)
     if not records:
         raise ValueError(f"no item was answered; the commonest reason: {lost.most_common(1)[0][0] if lost else 'none'}")
-    result: Result = module.aggregate(records)
+    result: Result = aggregated(module, records, before)
     metrics, notes = dict(result.metrics), list(result.notes)
     if lost:
         metrics["unanswered"] = share(bool(d.problem) for d in dialogues)
@@ -174,14 +176,24 @@ def result_of(
     notes += [f"the {role} is the model under evaluation itself" for role in same_model(identities)]
     tables = dict(result.tables)
     if hasattr(module, "baselines"):
-        tables["baselines"] = compared(result, baselines_of(module, [d.item for d in dialogues]))
+        tables["baselines"] = compared(result, baselines_of(module, [d.item for d in dialogues], before))
     return replace(result, metrics=metrics, notes=tuple(notes), tables=tables)
 
 
-def baselines_of(module: ModuleType, items: Sequence[Any]) -> dict[str, Result]:
+def aggregated(
+    module: ModuleType, records: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]] | None
+) -> Result:
+    """Return the numbers of records, with changes where there is a run before."""
+    result: Result = module.aggregate(records) if before is None else module.aggregate(records, before=before)
+    return result
+
+
+def baselines_of(
+    module: ModuleType, items: Sequence[Any], before: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Result]:
     """Return what policies that need no model get on the same items."""
     return {
-        name: module.aggregate([module.score(item, [text]) for item, text in zip(items, texts, strict=True)])
+        name: aggregated(module, [module.score(item, [text]) for item, text in zip(items, texts, strict=True)], before)
         for name, texts in module.baselines(items).items()
     }
 

@@ -1,0 +1,192 @@
+"""Every eval keeps the contract, whatever is answered, and gives the same through both runners."""
+
+import dataclasses
+import inspect
+import json
+import math
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from alignlab.cli import flags, runs
+from alignlab.core.find import find, names
+from alignlab.core.types import Ask, Metric, Reply, Result, Row
+from alignlab.harness import before, local
+from alignlab.harness.dialogue import roles
+
+EVALS = sorted(names("evals"))
+MEANT = {"seed"}
+"""flags that an eval and its run share on purpose"""
+each_eval = pytest.mark.parametrize("name", EVALS)
+
+
+def shadowed(config):
+    """Fields of an eval that hide a flag which the command reads for itself."""
+    group = flags.Group("Method", config)
+    shared = {name for one in runs.groups_of("eval", group)[1:] for name in flags.flags_of([one])}
+    return sorted(({field.name for field in dataclasses.fields(config)} & shared) - MEANT)
+
+
+def answering(text):
+    """Return an answerer by role: the first option where there are any, else a text."""
+    return lambda role: lambda asks, seeds=None: [Reply(a.options[0] if a.options else text) for a in asks]
+
+
+def some(items, number=40):
+    """Return items from all over the list."""
+    return items[:: max(1, len(items) // number)]
+
+
+def faults(module):
+    """What an eval does against the contract, in words."""
+    cfg = module.Config()
+    items = list(module.items(cfg))
+    if not items or not all(isinstance(item, Row) for item in items):
+        return ["items are no Rows"]
+    found = [] if items == list(module.items(cfg)) else ["items differ between two calls"]
+    if len({item.meta.get("id") for item in items}) < len(items):
+        found.append("items share an id")
+    items = some(items)
+    played = local.played(module, cfg, items, answering("Yes, I agree."))
+    if not all(isinstance(ask, Ask) and ask.messages for dialogue in played for ask in dialogue.asks):
+        found.append("play yields something else than Asks with messages")
+    records = local.records_of(module, played)
+    if [record.get("id") for record in records] != [item.meta["id"] for item in items]:
+        found.append("records do not bear their items' ids")
+    return found + (faults_of_numbers(module, records) or faults_of_policies(module, items))
+
+
+def faults_of_numbers(module, records):
+    """What is wrong with the numbers of records: what is no number, or depends on having been on disk."""
+    kept = json.loads(json.dumps(records))
+    result, again = module.aggregate(records), module.aggregate(kept)
+    if not isinstance(result, Result) or not all(isinstance(m, Metric) for m in result.metrics.values()):
+        return ["aggregate gives no Result of Metrics"]
+    found = [] if values(result) == values(again) else ["records that were on disk give other numbers"]
+    for name, metric in result.metrics.items():
+        if metric.n < 0 or (None not in (metric.low, metric.high) and not metric.low <= metric.high):
+            found.append(f"interval or count of {name}")
+    changes = {k: v for k, v in values(module.aggregate(records, before=kept)).items() if k.endswith("_change")}
+    return found + [f"{key} {value} to itself" for key, value in changes.items() if value not in ("nan", 0.0)]
+
+
+def faults_of_policies(module, items):
+    """What is wrong with the answers of trivial policies."""
+    policies = module.baselines(items)
+    if not policies or not all(isinstance(text, str) for texts in policies.values() for text in texts):
+        return ["baselines are no texts"]
+    found = [f"baseline {name} has no answer to some" for name, t in policies.items() if len(t) != len(items)]
+    return found or [
+        f"baseline {k} has no numbers" for k, one in local.baselines_of(module, items).items() if not one.metrics
+    ]
+
+
+def values(result):
+    """Return metrics that can be held against each other, NaN too."""
+    return {name: "nan" if math.isnan(m.value) else m.value for name, m in result.metrics.items()}
+
+
+@each_eval
+def test_no_setting_hides_a_flag_of_the_command(name):
+    assert shadowed(find("evals", name).Config) == []
+
+
+def test_a_hidden_flag_is_noticed():
+    config = dataclasses.make_dataclass("Config", [("judge", bool, False), ("seed", int, 0), ("limit", int, 0)])
+    assert shadowed(config) == ["judge", "limit"]
+
+
+@each_eval
+def test_the_contract(name):
+    module = find("evals", name)
+    for function, least in {"items": 1, "play": 2, "score": 2, "aggregate": 1, "baselines": 1}.items():
+        assert len(inspect.signature(getattr(module, function)).parameters) >= least
+    assert inspect.isgeneratorfunction(module.play)
+    assert inspect.signature(module.aggregate).parameters["before"].default is None
+    assert faults(module) == []
+
+
+@each_eval
+@pytest.mark.parametrize(
+    "text", ["", "\x1b[31m<script>\x00 A. B. Yes no 1e999 {[", "x" * 20_000], ids=["empty", "odd", "long"]
+)
+def test_any_answer_is_a_record(name, text):
+    module = find("evals", name)
+    cfg = module.Config()
+    records = local.play(module, cfg, some(list(module.items(cfg)), 12), answering(text))
+    assert json.loads(json.dumps(records, allow_nan=False))
+    assert module.aggregate(records).metrics
+
+
+@each_eval
+def test_a_row_that_brings_its_answer_does_not_ask_the_model(name):
+    module = find("evals", name)
+    cfg = module.Config()
+    rows = [dataclasses.replace(item, completion="Yes.") for item in some(list(module.items(cfg)), 8)]
+    rows = [row for row in rows if not row.facts.get("says")]  # a talk is turns, which one answer is not
+    assert "model" not in roles(module, cfg, rows)
+
+
+@each_eval
+def test_items_on_disk_are_the_same_items(name, tmp_path):
+    from alignlab.data.rows import read, write
+
+    items = some(list(find("evals", name).items(find("evals", name).Config())), 12)
+    write(tmp_path / "items.jsonl", items)
+    assert [before.digest(row) for row in read(tmp_path / "items.jsonl")] == [before.digest(row) for row in items]
+
+
+def test_what_breaks_the_contract_is_noticed():
+    pct = find("evals", "pct")
+    own = SimpleNamespace(**vars(pct))
+    assert faults(own) == []
+    twins = [dataclasses.replace(row, meta={"id": "one"}) for row in pct.items(pct.Config())]
+    own.items = lambda cfg: twins
+    assert faults(own)[0] == "items share an id"
+    own = SimpleNamespace(**vars(pct) | {"baselines": lambda listed: {"one": ["Agree"]}})
+    assert faults(own) == ["baseline one has no answer to some"]
+    own = SimpleNamespace(**vars(pct) | {"aggregate": lambda records, before=None: ModuleType("x")})
+    assert faults(own) == ["aggregate gives no Result of Metrics"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_models, tmp_path_factory):
+    """A saved model with room for long prompts, by the name that Inspect takes."""
+    pytest.importorskip("inspect_ai")
+    from alignlab.engine.load import save
+    from alignlab.harness import models
+
+    folder = tmp_path_factory.mktemp("models") / "long"
+    save(tiny_models.make_model("llama", positions=4096), folder)
+    return f"alignlab/{folder}@{models.digest_of(models.loaded(str(folder)).identity)}"
+
+
+@pytest.mark.slow
+@each_eval
+def test_both_runners_agree(name, model, tmp_path):
+    import inspect_ai
+    from inspect_ai.model import GenerateConfig, get_model
+
+    from alignlab.harness import _registry, models, tasks  # noqa: F401 - the first registers the provider
+    from alignlab.harness.log import flat
+    from alignlab.harness.records import sample_ids
+
+    number, tokens, module = 6, 4, find("evals", name)
+    cfg = module.Config()
+    items = list(module.items(cfg))[:number]
+    path, _ = models.parted(model.removeprefix("alignlab/"))
+    by = local.by_model(models.loaded(path), seed=0, max_tokens=tokens)
+    dialogues = local.played(module, cfg, items, lambda role: by)
+    records = local.records_of(module, dialogues)
+    assert len(records) == len(items)
+    judge = get_model(model, config=GenerateConfig(max_tokens=tokens))
+    (log,) = inspect_ai.eval(
+        tasks.task_of(name, max_tokens=tokens), model=model, limit=number, log_dir=str(tmp_path), display="none",
+        log_realtime=False, model_roles={role: judge for role in roles(module, cfg, items) if role != "model"},
+    )  # fmt: skip
+    assert log.status == "success", log.error
+    told = {sample.id: [reply["text"] for reply in sample.store[tasks.REPLIES]] for sample in log.samples}
+    assert told == {n: list(map(str, d.replies)) for n, d in zip(sample_ids(items), dialogues, strict=True)}
+    (score,) = log.results.scores
+    found = {key: metric.value for key, metric in score.metrics.items()}
+    assert found == pytest.approx(flat(module.aggregate(records)), nan_ok=True, abs=0)
