@@ -27,8 +27,15 @@ def source(family, name):
 
 
 def with_helpers(family, name):
-    """The method's file together with the files `_<name>_*.py` beside it."""
-    paths = [PACKAGE / family / f"{name}.py", *sorted((PACKAGE / family).glob(f"_{name}_*.py"))]
+    """The method's file together with the files `_<name>_*.py` beside it, and private ones that it imports there."""
+    imported = {
+        PACKAGE / family / f"{alias.name}.py"
+        for node in ast.walk(source(family, name))
+        if isinstance(node, ast.ImportFrom) and node.module == f"alignlab.{family}"
+        for alias in node.names
+        if alias.name.startswith("_")
+    }
+    paths = [PACKAGE / family / f"{name}.py", *sorted({*(PACKAGE / family).glob(f"_{name}_*.py"), *imported})]
     return ast.Module([node for path in paths for node in ast.parse(path.read_text()).body], [])
 
 
