@@ -11,7 +11,7 @@ from alignlab.core.types import Prompt
 from alignlab.engine.behaviour import Scorer, of_samples, scorer
 from alignlab.engine.divergence import Apart, apart_after
 from alignlab.engine.encode import prompt_ids
-from alignlab.engine.sentences import Text, after, default_start, sample_texts, sentence_ends
+from alignlab.engine.sentences import Text, after, default_start, sentence_ends
 
 Floats = NDArray[np.float64]
 PARTS = ("windows", "audit")
@@ -137,15 +137,16 @@ def compare(
 
 
 def _texts(model: Any, starts: Sequence[Start], cfg: Any, seed: int, *, minus: bool) -> list[Said]:
+    prompts = [start.minus if minus else start.model for start in starts]
     each = -(-cfg.drawn // len(starts))
-    drawn = [
-        Said(start=start, text=text, number=number)
-        for number, start in enumerate(starts)
-        for text in sample_texts(
-            model, start.minus if minus else start.model, each, max_tokens=cfg.prompt_tokens, seed=seed + number
-        )  # two rows with one prompt are two starts
+    # of two rows with one prompt, the second gets the draws after those of the first
+    drawn = model.sample(prompts, n=each, max_tokens=cfg.prompt_tokens, seed=seed)
+    found = [
+        Said(start=start, text=Text(ids=one.ids, ends=sentence_ends(model.tokenizer, one.ids)), number=number)
+        for number, (start, samples) in enumerate(zip(starts, drawn))
+        for one in samples
     ]
-    return keep_longest(drawn, cfg.prompts)
+    return keep_longest(found, cfg.prompts)
 
 
 def _end(text: Text, n: int) -> int:
