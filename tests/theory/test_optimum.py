@@ -162,8 +162,13 @@ def test_what_has_no_minimum_is_refused():
 
 
 def test_claims_hold_and_a_wrong_optimum_is_noticed(monkeypatch):
-    found = {name: metric.value for name, metric in check(Config(spaces=5)).metrics.items()}
+    result = check(Config(spaces=5))
+    found = {name: metric.value for name, metric in result.metrics.items()}
     assert all(claim.holds(found) for claim in CARD.claims)
+    drawn = {name: bars["y"] for name, bars in result.figures["one space"].series.items()}
+    assert all(sum(policy) == pytest.approx(1) for policy in drawn.values())
+    best = [policy[0] for policy in drawn.values()]  # of the answer with the highest reward
+    assert best[1] == max(best) > best[3] > best[0] == min(best)  # pessimism stays nearer to the reference
     right = optimum.tilt
     monkeypatch.setattr(optimum, "tilt", lambda ref, reward, beta: right(ref, reward, 2 * beta))
     wrong = {name: metric.value for name, metric in check(Config(spaces=2)).metrics.items()}

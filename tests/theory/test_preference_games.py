@@ -147,8 +147,11 @@ def test_what_is_no_game_is_refused():
 
 
 def test_claims_hold_and_wrong_fixed_points_are_noticed(monkeypatch):
-    found = {name: metric.value for name, metric in check(Config(games=2)).metrics.items()}
+    result = check(Config(games=2))
+    found = {name: metric.value for name, metric in result.metrics.items()}
     assert all(claim.holds(found) for claim in CARD.claims)
+    bars = result.figures["where each settles"].series["online DPO"]
+    assert dict(zip(bars["label"], bars["y"])) == {game: found[f"dpo/gap: {game}"] for game in bars["label"]}
     right = preference_games.nash
     monkeypatch.setattr(preference_games, "nash", lambda p, ref, tau: right(p, ref, 1.2 * tau))
     wrong = {name: metric.value for name, metric in check(Config(games=2)).metrics.items()}

@@ -252,7 +252,9 @@ def check(cfg: Config) -> Result:
         rows=tuple((number, *row.values()) for number, row in enumerate(rows)),
         caption=f"{cfg.answers} answers each; 0 but for rounding where the mathematics holds.",
     )
-    return Result(metrics=metrics, tables={"spaces": table})
+    from alignlab.theory import _optimum_figure  # it draws what is defined here
+
+    return Result(metrics=metrics, tables={"spaces": table}, figures={"one space": _optimum_figure.policies(cfg)})
 
 
 def _space(draw: np.random.Generator, cfg: Config) -> dict[str, float]:

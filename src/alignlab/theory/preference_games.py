@@ -20,7 +20,7 @@ from scipy.optimize import root
 from scipy.special import expit, logsumexp, softmax
 
 from alignlab.core.cards import Card, Claim
-from alignlab.core.types import Metric, Result, Table
+from alignlab.core.types import Figure, Metric, Result, Table
 from alignlab.theory import optimum
 
 Floats = NDArray[np.float64]
@@ -220,7 +220,14 @@ def check(cfg: Config) -> Result:
         ),
         "games": Table(columns=("game", *names), rows=tuple((name, *row.values()) for name, row in rows.items())),
     }
-    return Result(metrics=metrics, tables=tables)
+    gaps_of = {
+        place: [row[-1] for row in settled if row[1] == place] for place in dict.fromkeys(row[1] for row in settled)
+    }
+    figure = Figure(
+        kind="bars", series={place: {"label": list(WORLDS), "y": gaps} for place, gaps in gaps_of.items()},
+        x_label="game", y_label="duality gap", caption="0 is the Nash equilibrium. Uniform reference.",
+    )  # fmt: skip
+    return Result(metrics=metrics, tables=tables, figures={"where each settles": figure})
 
 
 def _certify(preference: Floats, ref: Floats, cfg: Config) -> dict[str, float]:
