@@ -39,6 +39,8 @@ def result(seeds: Sequence[Any], cfg: Any) -> Result:
     shown = outcomes(metrics, seeds, cfg)
     refuted = [str(row[0]) for row in shown.rows if row[3] == "no"]
     notes = (*NOTES, f"Refuted: {'; '.join(refuted)}." if refuted else "No claim was refuted.")
+    if len(seeds) > 1:
+        notes += (f"Values are means of {len(seeds)} seeds, their intervals the lowest and the highest seed.",)
     apart = [i for i, seed in enumerate(seeds) if not _equal_budgets(seed.metrics)]
     if apart:
         notes += (f"The control's KL is not within a tenth of the preferences' in seeds {', '.join(map(str, apart))}.",)
