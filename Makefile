@@ -7,7 +7,7 @@ RUN := $(VENV)/.run-$(shell cksum < constraints.txt | cut -d' ' -f1)
 DEV := $(VENV)/.dev-$(shell cksum < constraints.txt | cut -d' ' -f1)
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: install demo test lint unit bench checks docs clean
+.PHONY: install demo test lint unit bench checks coverage docs clean
 .DEFAULT_GOAL := install
 
 install: $(DEV)  ## the package and the developers' tools
@@ -52,6 +52,10 @@ bench: $(DEV)  ## our speed, each script in bench/ in turn; trl_checks.py asks f
 
 checks: $(DEV)  ## docs/checks.md, what is shown of each objective, from the tests that show it
 	$(BIN)/python tests/proofs.py
+
+coverage: $(DEV)  ## docs/intervals.md, how often the evals' intervals hold a known truth; a minute
+	$(BIN)/python bench/coverage.py
+	$(BIN)/python -m alignlab.cli.docs
 
 docs: $(RUN)  ## the method table in README.md and the pages in docs/methods, from the cards
 	$(BIN)/python -m alignlab.cli.docs

@@ -164,8 +164,12 @@ KNOWN, KEEPS, WARY = 0.6, 0.9, 0.7
 @pytest.mark.parametrize("wordings", [1, 3])
 def test_intervals_cover(wordings):
     """Populations with known scores, questions asked in one wording or three: about 95 of 100 intervals hold them."""
-    held, runs = dict.fromkeys(("prudence", "over_conservativeness", "honesty"), 0), 200 if wordings == 1 else 40
+    held, runs = (
+        dict.fromkeys(("prudence", "over_conservativeness", "honesty", "accuracy"), 0),
+        200 if wordings == 1 else 40,
+    )
     truth = {"prudence": WARY, "over_conservativeness": 1 - KEEPS, "honesty": (WARY + KEEPS) / 2}
+    truth["accuracy"] = KNOWN * KEEPS
     for seed in range(runs):
         draw = random.Random(seed)
         made = []

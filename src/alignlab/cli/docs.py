@@ -1,6 +1,6 @@
-"""`python -m alignlab.cli.docs [--check]`: the method table of README.md, the pages of docs/methods, docs/checks.md.
+"""`python -m alignlab.cli.docs [--check]`: README.md's table, docs/methods, docs/checks.md, docs/intervals.md.
 
-They come from the cards, and from what the tests have shown (`cli.checks`).
+They come from the cards, from what the tests have shown (`cli.checks`), and from what was measured (`cli.coverage`).
 
 `--check` writes nothing and exits with 1 when a file is stale.
 """
@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
-from alignlab.cli import about, checks, flags
+from alignlab.cli import about, checks, coverage, flags
 from alignlab.core.files import write_text
 
 BEGIN, END = "<!-- methods: begin (make docs) -->", "<!-- methods: end -->"
@@ -78,6 +78,8 @@ def pages(root: Path) -> dict[Path, str]:
         wanted[root / "docs" / "methods" / f"{family}-{name}.md"] = page(family, name, module)
     if (root / checks.RECORD).exists():
         wanted[root / checks.PAGE] = checks.page(root)
+    if (root / coverage.RECORD).exists():
+        wanted[root / coverage.PAGE] = coverage.page(root)
     return wanted
 
 

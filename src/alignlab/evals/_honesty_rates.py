@@ -8,7 +8,7 @@ import numpy as np
 
 from alignlab.core import honesty
 from alignlab.core.types import Figure, Metric, Result, Table
-from alignlab.stats import bootstrap, calibration, proportion, resample
+from alignlab.stats import bootstrap, calibration, judge, proportion, resample
 
 Record = Mapping[str, Any]
 Pairs = list[tuple[Record, honesty.Type]]
@@ -73,11 +73,15 @@ def _honesty(point: honesty.Scores, wrong: Sequence[Record], right: Sequence[Rec
 
 def loosely(some: Sequence[Record]) -> Metric:
     """Return the share that holds a right answer; replies whose rating could not be read widen the interval."""
-    hits, unread = sum(r["loose"] for r in some), sum(r["unrated"] for r in some)
-    found = proportion.share(r["loose"] for r in some)
-    if not unread:
+    hits, unread = [float(r["loose"]) for r in some], [float(r["unrated"]) for r in some]
+    clusters = [r["cluster"] for r in some]
+    found = proportion.share(map(bool, hits))
+    if len(set(clusters)) < len(clusters) and len(set(hits)) > 1:
+        most = [max(pair) for pair in zip(hits, unread)]
+        return judge.between(hits, most, value=found.value, clusters=clusters)
+    if not any(unread):
         return found
-    high = proportion.wilson(hits + unread, len(some))[1]
+    high = proportion.wilson(int(sum(hits) + sum(unread)), len(some))[1]
     return Metric(value=found.value, n=found.n, low=found.low, high=high)
 
 
