@@ -41,7 +41,7 @@ CARD = Card(
     brief="beb",
     status="reconstructed",
     summary="Two personas, their mixtures, and the prompts that bring the worse one back.",
-    smoke="alignlab run beb --minus tiny:+unkind --plus tiny:+kind --texts 16 --output_dir {out}",
+    smoke="alignlab run beb --minus tiny:+unkind --plus tiny:+kind --texts 12 --prefixes 0 2 --output_dir {out}",
     study="alignlab run beb --full true --seeds 5 --width 64 --texts 64",
     claims=(
         Claim(metric="known/rank_correlation", relation=">=", bound=0.8),
