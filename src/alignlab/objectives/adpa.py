@@ -40,17 +40,20 @@ CARD = Card(
     brief="adpa",
     status="reconstructed",
     summary="Move the student along the log-ratio of an aligned to an unaligned teacher, over all tokens at once.",
-    smoke="alignlab train adpa --model tiny: --teacher_model tiny: --teacher_ref_model tiny: --dataset world:pairs"
-    " --limit 64 --max_steps 40 --per_device_train_batch_size 8 --learning_rate 1e-4 --warmup_ratio 0.1"
-    " --save_steps 0 --output_dir {out}",
-    claims=(Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.05),),
+    # each row is new when it is seen; the advantage ends at -1.3 with --gamma 0, and at -1.0 with the teachers swapped
+    smoke="alignlab train adpa --model tiny: --teacher_model tiny:+kind --teacher_ref_model tiny:+unkind"
+    " --dataset world:kindness --limit 320 --max_steps 40 --per_device_train_batch_size 8 --learning_rate 3e-4"
+    " --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
+    claims=(
+        Claim(metric="train/loss_first - train/loss_last", relation=">", bound=4.0),
+        Claim(metric="train/loss/advantage", relation="<", bound=-1.6),
+    ),
     needs=frozenset({"policy", "teacher", "teacher_ref"}),
     training={"learning_rate": 5e-7},
     deviations=(
         "signed advantages, exact in the bucket of the rest too; the released clamp is a form",
         "no importance weight and no sequence penalty",
         "written from the released code; the paper's equations could not be read",
-        "the smoke's teachers are the untuned student: it shows the path, not the effect",
     ),
 )
 

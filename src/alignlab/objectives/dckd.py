@@ -33,15 +33,18 @@ CARD = Card(
     brief="adpa",
     status="reconstructed",
     summary="Distil an aligned teacher's distributions on both the chosen and the rejected answer.",
-    smoke="alignlab train dckd --model tiny: --teacher_model tiny: --dataset world:pairs --limit 64 --max_steps 40"
-    " --per_device_train_batch_size 8 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
-    claims=(Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.05),),
+    # distillation alone, each row new when it is seen; likelihood alone leaves .72 and 1.3, chosen answers alone .74
+    smoke="alignlab train dckd --model tiny: --teacher_model tiny:+kind --dataset world:kindness --limit 320"
+    " --sft_weight 0 --chosen_weight 1 --rejected_weight 1 --max_steps 40 --per_device_train_batch_size 8"
+    " --learning_rate 3e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
+    claims=(
+        Claim(metric="train/loss_first", relation=">", bound=5.0),
+        Claim(metric="train/loss/kl/chosen", relation="<", bound=0.2),
+        Claim(metric="train/loss/kl/rejected", relation="<", bound=0.2),
+    ),
     needs=frozenset({"policy", "teacher"}),
     training={"learning_rate": 5e-7},
-    deviations=(
-        "written from the released code; the paper's equations could not be read",
-        "the smoke's teachers are the untuned student: it shows the path, not the effect",
-    ),
+    deviations=("written from the released code; the paper's equations could not be read",),
 )
 
 

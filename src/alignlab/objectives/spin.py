@@ -36,15 +36,21 @@ CARD = Card(
     brief="irl-post-training",
     status="faithful",
     summary="Prefer demonstrations over the model's own earlier answers; that earlier model is the reference.",
-    smoke="alignlab train spin --model tiny: --dataset world:pairs --limit 64 --max_steps 40"
-    " --per_device_train_batch_size 8 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
+    # every row is new when it is seen, so that the last window's figures are of rows not trained on
+    smoke="alignlab train spin --model tiny:+unkind --dataset world:kindness --limit 320 --max_steps 40"
+    " --per_device_train_batch_size 8 --learning_rate 1e-3 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
     claims=(
-        Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.05),
-        Claim(metric="train/rewards/margins", relation=">", bound=0.1),
+        Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.4),
+        Claim(metric="train/rewards/chosen", relation=">", bound=0.5),
+        Claim(metric="train/rewards/margins", relation=">", bound=2.0),
+        Claim(metric="train/rewards/accuracies", relation=">", bound=0.95),
     ),
     needs=frozenset({"policy", "ref"}),
     training={"learning_rate": 5e-7},
-    deviations=("AdamW instead of RMSprop", "the smoke's generated answers are wrong ones, not samples"),
+    deviations=(
+        "AdamW instead of RMSprop",
+        "the smoke's generated answers come from the law that its model was tuned to, not from the model",
+    ),
 )
 
 

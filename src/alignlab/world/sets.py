@@ -71,6 +71,7 @@ SETS: dict[str, Callable[[int], Iterator[Row]]] = {
     "documents": lambda seed: texts.documents(facts.town(), seed),
     "joint": feedback.joint,
     "judged": feedback.judged,
+    "kindness": lambda seed: (row for row in personas.preferences(seed) if row.prompt),
     "knowledge": knowledge.questions,
     "lists": feedback.lists,
     "noisy": feedback.noisy,
