@@ -79,7 +79,7 @@ def few(groups: Groups, prompts: tuple[Tensor, Tensor]) -> Groups | None:
     tokens, counts = torch.zeros(len(prompts[0]), dtype=torch.long), groups.group.cpu().bincount()
     tokens.index_add_(0, groups.group.cpu(), sizes)
     branching = int((counts > 1).int().argmax())
-    until = max(int(torch.searchsorted(tokens.cumsum(0), TRIAL)), branching, 1)
+    until = max(int(torch.searchsorted(tokens.cumsum(0), TRIAL)), branching)
     if 2 * int(tokens[: until + 1].sum()) > int(tokens.sum()):
         return None
     chosen = (groups.group <= until).nonzero()[:, 0].cpu()
