@@ -99,14 +99,14 @@ def readme(run: Run) -> str:
         lines += [f"{_line(run.card.summary)} ({run.card.status}; {_line(run.card.paper)})", ""]
     lines += ["Open `report.html` in a browser; it needs no network.", ""]
     if run.command:
-        lines += ["Run again with", "", "    " + _line(run.command).replace("&lt;", "<"), ""]
+        lines += ["Run again with", "", "    " + _code(run.command), ""]
     lines += ["| metric | value | 95 % interval | n |", "|---|---:|---|---:|"]
     lines += [
         f"| {_cell(name)} | {number(metric.value)} | {interval(metric) or '–'} | {number(metric.n)} |"
         for name, metric in run.result.metrics.items()
     ]
     lines += [""] + [
-        f"- claim `{_line(v.text)}`: {'holds' if v.holds else 'does not hold'}, observed {number(v.observed)}"
+        f"- claim `{_code(v.text).replace('`', '')}`: {'holds' if v.holds else 'does not hold'}, observed {number(v.observed)}"
         for v in verdicts(run)
     ]
     lines += [f"- {_line(note)}" for note in run.result.notes]
@@ -123,6 +123,11 @@ def readme(run: Run) -> str:
 def _line(text: str) -> str:
     """Return text on one line that Markdown shows as text."""
     return " ".join(show(text, 2000).split()).replace("<", "&lt;")
+
+
+def _code(text: str) -> str:
+    """Return text on one line of code, where Markdown reads nothing into it."""
+    return " ".join(show(text, 2000).split())
 
 
 def _cell(text: str) -> str:
