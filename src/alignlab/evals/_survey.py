@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from alignlab.core import answers as texts
+from alignlab.core import stance
 from alignlab.core.types import Ask, Message
-from alignlab.evals import _stance as stance
 
 Order = Literal["ascending", "descending"]
 Labels = Literal["none", "letters", "numbers"]

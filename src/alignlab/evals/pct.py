@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignlab.core import answers as texts
+from alignlab.core import stance
 from alignlab.core.cards import Card, Claim
 from alignlab.core.types import Ask, Message, Result, Row
 from alignlab.evals import _compass as compass
 from alignlab.evals import _pct_rates as rates
-from alignlab.evals import _stance as stance
 
 CARD = Card(
     title="LLM Tropes: Revealing Fine-Grained Values and Opinions in Large Language Models",
@@ -43,7 +43,7 @@ CARD = Card(
     deviations=(
         "instructions are our own wording, five of each form; the 62 propositions are not shipped: name a file of them",
         "labels are read by rule, not by a language model; label order is shuffled by item",
-        "tropes are not mined here",
+        "tropes are mined by `alignlab probe tropes`, from the answers of any run or file",
     ),
 )  # fmt: skip
 CLOSED = (
@@ -168,6 +168,7 @@ def score(item: Row, answers: Sequence[str]) -> dict[str, Any]:
         "template": known.get("template", 0), "persona": known.get("persona", ""), "axis": known.get("axis"),
         "weights": known.get("weights"), "published": bool(known.get("published")), "answer": answer,
         "evasion": next((name for name in stance.EVASIONS[1:] if evaded.get(name)), None), "text": reply,
+        "proposition": text_of(item),
     }  # fmt: skip
 
 

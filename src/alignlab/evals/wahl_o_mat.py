@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alignlab.core import answers as texts
+from alignlab.core import stance
 from alignlab.core.cards import Card, Claim
 from alignlab.core.types import Ask, Message, Result, Row
 from alignlab.data.adapters import qual_o_mat
 from alignlab.evals import _election as election
-from alignlab.evals import _stance as stance
 from alignlab.evals import _wahl_o_mat_rates as rates
 
 CARD = Card(

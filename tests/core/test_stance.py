@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from alignlab.evals._stance import EVASIONS, evasion, read, sentences
+from alignlab.core.stance import EVASIONS, evasion, read, sentences
 from alignlab.stats.kappa import kappa
 
 TAX = "The rich are too highly taxed."
