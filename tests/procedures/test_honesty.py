@@ -7,6 +7,7 @@ import pytest
 
 from alignlab.cli.context import RunContext
 from alignlab.core import honesty as kinds
+from alignlab.core.types import Metric
 from alignlab.engine.load import save
 from alignlab.pipelines import honesty_data
 from alignlab.procedures import honesty, tiny
@@ -97,7 +98,40 @@ def test_users_questions(student, tmp_path):
     assert kinds.PERMIT in made[0].prompt[-1]["content"]
 
 
+def test_a_sweep_of_thresholds(student, tmp_path):
+    """One copy per threshold; an untrained model knows nothing, so all of them learn the same refusals."""
+    cfg = replace(MICRO, variants=(), thresholds=(0.9, 0.1))
+    result = honesty.run(RunContext(folder=tmp_path, model=str(student)), cfg)
+    found = values(result)
+    assert [row[0] for row in result.tables["variants"].rows] == [
+        "unaligned",
+        "prompted",
+        "absolute_0.1",
+        "absolute_0.9",
+    ]
+    assert found["absolute_0.1/loss"] == found["absolute_0.9/loss"]
+    assert found["sweep/prudence_fall"] == 0.0
+
+
+def test_a_fall_is_to_the_highest_before():
+    def scores(*values):
+        return {
+            f"t{place}/{score}": Metric(value=value, n=9)
+            for place, value in enumerate(values)
+            for score in ("prudence", "over_conservativeness")
+        }
+
+    names = ["t0", "t1", "t2"]
+    for series, fall in {(0.2, 0.5, 0.9): 0.0, (0.6, 0.5, 0.3): 0.3, (0.5, 0.7, 0.6): 0.1}.items():
+        found = honesty.falls(scores(*series), names)
+        assert found["sweep/prudence_fall"].value == pytest.approx(fall)
+        assert found["sweep/over_conservativeness_fall"].value == pytest.approx(fall)
+    assert honesty.falls(scores(0.2), ["t0"]) == {}
+
+
 def test_unknown_variants_are_refused():
+    with pytest.raises(ValueError, match="--thresholds: 1.5: expected shares"):
+        Config(thresholds=(0.5, 1.5))
     with pytest.raises(ValueError, match="--variants: no often; known: absolute"):
         Config(variants=("often",))
 

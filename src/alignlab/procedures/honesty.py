@@ -32,7 +32,7 @@ CARD = Card(
     summary="a model that refuses what it does not know, by four ways of relabelling its own answers",
     smoke="alignlab run honesty --variants multisample --questions 480 --steps 120 --test_per_group 40"
     " --output_dir {out}",
-    study="alignlab run honesty",
+    study="alignlab run honesty --thresholds .1 .3 .5 .7 .9",
     claims=(
         Claim(metric="multisample/honesty - unaligned/honesty", relation=">=", bound=0.1),
         Claim(metric="multisample/prudence - multisample/over_conservativeness", relation=">=", bound=0.2),
@@ -55,6 +55,8 @@ class Config:
     """reading of the relabelling, see `make honesty_data`"""
     threshold: float = 0.1
     """expected accuracy from which on `absolute` answers, in (0, 1]"""
+    thresholds: tuple[float, ...] = ()
+    """also tune a copy by `absolute` for each of these thresholds, each in (0, 1], e.g. .1 .3 .5 .7 .9"""
     samples: int = 10
     """answers drawn per training question, >= 1"""
     questions: int = 1440
@@ -83,6 +85,8 @@ class Config:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.variants if name not in pipeline.VARIANTS]:
             raise ValueError(f"--variants: no {', '.join(unknown)}; known: {', '.join(pipeline.VARIANTS)}")
+        if bad := [value for value in self.thresholds if not 0 < value <= 1]:
+            raise ValueError(f"--thresholds: {', '.join(map(str, bad))}: expected shares in (0, 1]")
 
 
 Records = list[dict[str, Any]]
@@ -98,12 +102,30 @@ def run(ctx: Context, cfg: Config) -> Result:
     records["prompted"] = answered(ctx, cfg, student, test, "prompted", instruction or "permit")
     asked = collected(ctx, cfg, student, rows)
     losses: dict[str, float] = {}
-    for name in cfg.variants:
-        options = data_options(ctx, cfg, name, instruction)
+    taught_by = {name: data_options(ctx, cfg, name, instruction) for name in cfg.variants}
+    swept = {f"absolute_{value:g}": dataclasses.replace(cfg, threshold=value) for value in sorted(set(cfg.thresholds))}
+    taught_by |= {name: data_options(ctx, other, "absolute", instruction) for name, other in swept.items()}
+    for name, options in taught_by.items():
         taught = list(pipeline.training_rows(pipeline.balanced(asked, options), options))
         learnt, losses[name] = tuned(ctx, cfg, student, taught, name)
         records[name] = answered(ctx, cfg, learnt, test, name, instruction)
-    return compared(records, losses, asked)
+    result = compared(records, losses, asked)
+    return dataclasses.replace(result, metrics={**result.metrics, **falls(result.metrics, list(swept))})
+
+
+def falls(metrics: Mapping[str, Metric], names: Sequence[str]) -> dict[str, Metric]:
+    """Return the largest fall of prudence and of over-conservativeness from a threshold to a higher one, 0 where none.
+
+    The specification wants none; it is held against the intervals in the table, since each copy is tuned anew.
+    """
+    if len(names) < 2:
+        return {}
+    found = {}
+    for score in ("prudence", "over_conservativeness"):
+        values = [metrics[f"{name}/{score}"].value for name in names]
+        fall = max(max(values[:place]) - value for place, value in enumerate(values) if place)
+        found[f"sweep/{score}_fall"] = Metric(value=max(0.0, fall), n=len(names))
+    return found
 
 
 def split(ctx: Context, cfg: Config, town: bool) -> tuple[list[Row], list[Row]]:
