@@ -44,11 +44,9 @@ lint: $(DEV)
 unit: $(DEV)  # a process per core with one thread each: the tests' models are too small to share
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal $(ARGS)
 
-bench: $(DEV)  ## our speed, each script in bench/ in turn; trl_checks.py asks for TRL
+bench: $(DEV)  ## our speed and memory against TRL and lm-eval, at most 20 minutes on two quiet cores; bench/ holds more
 	@$(PIP) install -q -c constraints.txt -e '.[bench]'
-	@for script in bench/*.py; do \
-	  [ -e "$$script" ] || { echo "no benchmark in bench/ yet"; break; }; \
-	  echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+	$(BIN)/python bench/training.py $(ARGS)
 
 checks: $(DEV)  ## docs/checks.md, what is shown of each objective, from the tests that show it
 	$(BIN)/python tests/proofs.py
