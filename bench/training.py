@@ -10,10 +10,10 @@ hh_rlhf from the published pairs), one epoch with AdamW. Seconds are those of th
 the optimiser included, import, tokenising and building a trainer not. Memory is the peak of the resident set during the
 epoch less what was resident when model and trainer were there, less AdamW's two moments: a reference model that
 TRL keeps beside the policy is thus not held against it. TRL is swept over batch, precomputed reference and
-checkpointing; its best row is the peer for speed, and the same row for memory. Its rows of four ranked answers are the
-six pairs of them; alignlab's are one group of four with the same six pairs and the same loss. Options are scored by
-log-likelihood, four to a question, against lm-eval's HFLM. `floor/...`: FLOPs of a step over its floor on other
-families (`alignlab.engine.work`). Results are merged into the file by name, dtype and machine.
+checkpointing, alignlab over batch; the fastest row of each is taken, for memory too. TRL's rows of four ranked
+answers are the six pairs of them; alignlab's are one group of four with the same six pairs and the same loss. Options
+are scored by log-likelihood, four to a question, against lm-eval's HFLM. `floor/...`: FLOPs of a step over its floor
+on other families (`alignlab.engine.work`). Results are merged into the file by name, dtype and machine.
 """
 
 import argparse
@@ -216,8 +216,8 @@ def our_options(asked: dict[str, Any], texts: list[tuple[str, list[str]]]) -> di
         examples = [replace(e, completions=tuple(c[:-1] for c in e.completions)) for e in examples]
         total = 0.0
         with torch.no_grad():
-            for k in range(0, len(examples), 32):
-                total += float(model.score(collate(examples[k : k + 32], 0)).logp.sum())
+            for k in range(0, len(examples), asked["batch"]):
+                total += float(model.score(collate(examples[k : k + asked["batch"]], 0)).logp.sum())
         return {"sum": total}
 
     return measured(once, sum(len(cs) for _, cs in texts))
@@ -343,19 +343,25 @@ def sweep(asked: dict[str, Any], args: argparse.Namespace) -> list[dict[str, Any
     return rows
 
 
-def compared(mine: dict[str, Any], theirs: list[dict[str, Any]], clock: str) -> dict[str, Any]:
-    """Return ours against the peer's best."""
-    best = min((row for row in theirs if clock in row), key=lambda row: row[clock], default=None)
+def fastest(rows: list[dict[str, Any]], clock: str) -> dict[str, Any] | None:
+    """Return the fastest row, None where none was measured."""
+    return min((row for row in rows if clock in row), key=lambda row: row[clock], default=None)
+
+
+def compared(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], clock: str) -> dict[str, Any]:
+    """Return our best against the peer's best."""
+    mine, best = fastest(ours, clock) or ours[0], fastest(theirs, clock)
     for row in theirs:  # both have scored the same
         assert abs(row.get("sum", 0.0) - mine.get("sum", row.get("sum", 0.0))) < 0.1, (mine, row)
     whole = best is not None and clock in mine
-    for row in (mine, *theirs):
+    for row in (*ours, *theirs):
         if clock in row:
             row["per_second"] = round(row["units"] / row[clock], 3)
     return {
         "ours": mine, "peer": best, "ratio": round(best[clock] / mine[clock], 2) if whole else None,
         "floor_percent": mine.get("floor_percent"),
-        "memory_ratio": round(mine["memory"] / max(1, best["memory"]), 3) if whole else None, "peer_rows": theirs,
+        "memory_ratio": round(mine["memory"] / max(1, best["memory"]), 3) if whole else None,
+        "our_rows": ours, "peer_rows": theirs,
     }  # fmt: skip
 
 
@@ -402,7 +408,7 @@ def main() -> None:
     parser.add_argument("--mini", action="store_true", help="a look at the path: a tiny model, short rows, no file")
     parser.add_argument("--groups", type=int, default=24, help="groups of hh_rlhf; long shapes take an eighth")
     parser.add_argument("--rows", type=int, default=16, help="groups per optimiser step")
-    parser.add_argument("--batch", type=int, default=1, help="groups in one of our micro-batches")
+    parser.add_argument("--our_batches", type=int, nargs="+", default=[1, 4], help="groups in our micro-batches")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="TRL's, all tried")
     parser.add_argument("--option_batches", type=int, nargs="+", default=[1, 8, 32], help="lm-eval's, all tried")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
@@ -420,7 +426,7 @@ def main() -> None:
         return work(json.loads(args.work))
     size, groups, shrink = ("mini", 4, 16) if args.mini else ("20m", args.groups, 1)
     if args.mini:
-        args.rows, args.batch, args.batches, args.threads = 4, 4, [2], 1
+        args.rows, args.our_batches, args.batches, args.threads = 4, [4], [2], 1
     shapes = [s for s in ("hh_rlhf", "rag", "four") if s != "hh_rlhf" or (DATA / "hh_rlhf").is_dir()]
     plan = [("dpo", s, "llama") for s in shapes] + [(o, shapes[0], "llama") for o in ("kto", "sft")]
     plan += [("options", "options", "llama"), *(("floor", s, f) for f in FAMILIES for s in shapes)]
@@ -438,15 +444,18 @@ def main() -> None:
         asked = {
             "objective": "dpo" if objective == "floor" else objective, "shape": shape, "family": family, "size": size,
             "gpu": args.gpu, "rows": args.rows, "bf16": args.dtype == "bfloat16", "threads": args.threads,
-            "batch": args.batch, "lengths": lengths_of(shape, few if objective != "floor" else 2, shrink),
+            "lengths": lengths_of(shape, few if objective != "floor" else 2, shrink),
         }  # fmt: skip
         print(name, flush=True)
-        worker = "our_options" if objective == "options" else "ours"
-        mine = {"batch": args.batch} | ask({**asked, "worker": worker}, args.patience)
-        print("   ours", mine, flush=True)
+        mine = [
+            {"batch": batch} | ask({**asked, "batch": batch, "worker": worker}, args.patience)
+            for worker, batch in ([("our_options", 32)] if objective == "options" else
+                                  [("ours", b) for b in args.our_batches[: 1 if objective == "floor" else None]])
+        ]  # fmt: skip
+        print(*(f"    ours {row}" for row in mine), sep="\n", flush=True)
         row = {"name": name, "shape": shape, **shared, "groups": len(asked["lengths"]), "clock": args.clock}
-        alone = objective == "floor" or args.no_peer
-        row |= compared(mine, [] if alone else peers_before(row) if args.keep_peer else sweep(asked, args), args.clock)
+        bare = objective == "floor" or args.no_peer
+        row |= compared(mine, [] if bare else peers_before(row) if args.keep_peer else sweep(asked, args), args.clock)
         table.append(row)
         print("  ", verdict(row), flush=True)
         if not (args.mini or args.no_peer):
