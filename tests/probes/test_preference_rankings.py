@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,10 +8,13 @@ import torch
 
 from alignlab.core.types import Row, View
 from alignlab.engine.encode import collate, encode
+from alignlab.engine.load import LanguageModel
+from alignlab.engine.steered import Steered
 from alignlab.objectives import dpo
 from alignlab.probes import preference_rankings as rankings
 from alignlab.probes._scoring import pair_logps
 from alignlab.probes.preference_rankings import BETAS, CARD, Config, Scored, report
+from alignlab.train import batches
 from alignlab.world import rows as world_rows
 
 BETTER, WORSE = np.array([-80.0, -120, -60, -100]), np.array([-90.0, -80, -58, -99])
@@ -148,6 +152,12 @@ def test_win_rate_around_its_peak():
     assert np.isnan(rankings.around_peak([0.7, 0.6, 0.5], [0.1, 0.2, 0.3])[0])
 
 
+def test_a_peak_found_elsewhere():
+    rates, accuracy = [0.5, 0.6, 0.55, 0.7, 0.65], [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert rankings.around_peak(rates, accuracy, peak=2) == pytest.approx((0.5, 0.5))
+    assert np.isnan(rankings.around_peak([0.5] * 5, accuracy, peak=2)).all()  # a win rate that never moves
+
+
 def test_measured_on_a_model(tiny_model):
     rows = [Row(prompt="Where?", chosen=" the mill", rejected=" the old harbour", facts={"p": 0.75})] * 3
     found = values(rankings.measure(tiny_model, rows, Config()))
@@ -159,7 +169,94 @@ def test_measured_on_a_model(tiny_model):
     assert all(c.metric in found for c in CARD.claims)
 
 
+ROWS = [
+    Row(prompt=f"Where is the {what}?", chosen=" the mill", rejected=" the old harbour", facts={"p": 0.75})
+    for what in ("cat", "owl", "smith")
+]
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Completions that any model scores, as they come."""
+    seen, score = [], LanguageModel.score
+
+    def counting(self, groups, *rest, **named):
+        seen.append(len(groups.ids))
+        return score(self, groups, *rest, **named)
+
+    monkeypatch.setattr(LanguageModel, "score", counting)
+    return seen
+
+
+def test_a_second_measure_computes_nothing_and_has_the_same_bits(tiny_model, scored, tmp_path):
+    cfg = Config(ref_cache=str(tmp_path))
+    first, pairs = rankings.measure(tiny_model, ROWS, cfg), pair_logps(tiny_model, ROWS, str(tmp_path))
+    assert sum(scored) == 6
+    assert repr(rankings.measure(tiny_model, ROWS, cfg)) == repr(first)
+    other = rankings.measure(tiny_model, ROWS, dataclasses.replace(cfg, beta=1.0))
+    assert values(other)["ranking_accuracy"] == values(first)["ranking_accuracy"]
+    assert sum(scored) == 6
+    again = pair_logps(tiny_model, [*ROWS[1:], dataclasses.replace(ROWS[0], prompt="Where is the key?")], str(tmp_path))
+    assert sum(scored) == 8, "known pairs are not scored, of the new one both completions are"
+    assert (again[0][:2] == pairs[0][1:]).all()
+    fresh = pair_logps(tiny_model, ROWS)
+    assert sum(scored) == 14
+    assert (fresh[0] == pairs[0]).all()
+    assert (fresh[1] == pairs[1]).all()
+
+
+def test_another_model_or_other_tokens_are_not_mixed_up(tiny_models, scored, tmp_path):
+    model, where = tiny_models.make_model("llama"), str(tmp_path)
+    first, _ = pair_logps(model, ROWS, where)
+    swapped = [dataclasses.replace(row, chosen=row.rejected, rejected=row.chosen) for row in ROWS]
+    assert (pair_logps(model, swapped, where)[0] == first[:, ::-1]).all()
+    assert sum(scored) == 6, "a completion is known by its tokens, whichever side it is on"
+    with torch.no_grad():
+        next(model.module.parameters()).mul_(1.5)
+    moved, _ = pair_logps(model, ROWS, where)
+    assert sum(scored) == 12
+    assert not np.isclose(moved, first, atol=1e-6).any()
+    longer = [dataclasses.replace(row, chosen=row.chosen + "s") for row in ROWS]
+    changed, _ = pair_logps(model, longer, where)
+    assert (changed[:, 0] != moved[:, 0]).all()
+    assert (changed == pair_logps(model, longer)[0]).all()
+
+
+def test_what_is_more_than_its_weights_is_scored_every_time(tiny_model, scored, tmp_path):
+    steered = Steered(tiny_model, [])
+    for _ in range(2):
+        pair_logps(steered, ROWS, str(tmp_path))
+    assert sum(scored) == 12
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_and_the_probe_look_up_each_others_values(tiny_model, scored, tmp_path):
+    """In both directions: same keys, same bits."""
+    examples = [encode(row, tiny_model.tokenizer) for row in ROWS]
+    scorer = batches.Scorer(tiny_model, bf16=False)
+
+    def as_training(some, where):
+        cache = scorer.cache(where)
+        return batches.reference_values(
+            scorer, some, range(len(some)), tiny_model.tokenizer.pad_token_id,
+            SimpleNamespace(num_processes=1, process_index=0), lambda _: None, cache,
+        )  # fmt: skip
+
+    for number, order in enumerate(("training first", "probe first")):
+        where = str(tmp_path / str(number))
+        if order == "training first":
+            by_training, (sums, tokens) = as_training(examples, where), pair_logps(tiny_model, ROWS, where)
+        else:
+            (sums, tokens), by_training = pair_logps(tiny_model, ROWS, where), as_training(examples, where)
+        assert sum(scored) == 6 * (number + 1)
+        for i, pair in enumerate(tokens):
+            parts = by_training[i].double().split(pair.tolist())
+            assert [part.sum().item() for part in parts] == sums[i].tolist()
+
+
 def test_errors(tiny_model):
+    with pytest.raises(ValueError, match="--ref_cache: expected a folder, auto or none"):
+        Config(ref_cache="")
     with pytest.raises(ValueError, match="row 0: expected 'chosen' and 'rejected'"):
         rankings.measure(tiny_model, [Row(prompt="?", completion="x")], Config())
     bad = Row(prompt="Where?", chosen=" mill", rejected=" tea", facts={"p": 1.5})

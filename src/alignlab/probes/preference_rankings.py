@@ -6,7 +6,8 @@ difficulty c = log ref(y_l) - log ref(y_w) says how small DPO's loss on a pair m
 
 Source: Chen et al. 2024 (arXiv:2405.19534): definition 2.3, proposition 2.6, theorem 3.1, corollary 3.3, theorem 4.1,
 proposition A.7, equation 4 (gamma). Input: pairs; votes as `facts.p`. Log-probabilities are sums over the answer in
-nats, EOS included; length-normalised forms divide by tokens. Reduction: mean over pairs.
+nats, EOS included, kept by content for later runs (engine/refcache); length-normalised forms divide by tokens.
+Reduction: mean over pairs.
 Deviations: corollary 3.3 in log space; the official script multiplies by a quotient of log-probabilities instead (form
 `released`, for parity only).
 """
@@ -75,12 +76,16 @@ class Config:
     """idealised accuracy by corollary 3.3, or as the official script computes it"""
     best_loss: float = 0.3
     """loss that the run is trusted to reach on a pair, > 0: what counts as flippable"""
+    ref_cache: str = "auto"
+    """folder of log-probabilities that later runs look up; auto: in the user's cache folder, as training; none: off"""
 
     def __post_init__(self) -> None:
         if not self.beta > 0 or not self.gamma >= 0 or not self.best_loss > 0:
             raise ValueError(f"expected --beta > 0, --gamma >= 0, --best_loss > 0, got {self}")
         if not 0.5 <= self.votes <= 1 or not 0 < self.clip < 0.5:
             raise ValueError(f"expected --votes in [0.5, 1] and --clip in (0, 0.5), got {self}")
+        if not self.ref_cache:
+            raise ValueError(f"--ref_cache: expected a folder, auto or none, got {self.ref_cache!r}")
 
 
 def ranked(better: Floats, worse: Floats, votes: Floats | float = 1.0, tie: float = 0.01) -> NDArray[np.bool_]:
@@ -152,15 +157,29 @@ def ipo_sufficient(k: float, tau: float) -> float:
     return (k + 1 / (2 * tau)) ** 2 if k >= -1 / (2 * tau) else float("nan")
 
 
-def around_peak(win_rate: Sequence[float], accuracy: Sequence[float]) -> tuple[float, float]:
+def around_peak(
+    win_rate: Sequence[float] | Floats, accuracy: Sequence[float] | Floats, peak: int | None = None
+) -> tuple[float, float]:
     """Return Spearman's correlation of win rate and ranking accuracy over checkpoints up to the peak and from it on.
 
-    NaN for a side with fewer than three checkpoints.
+    Args:
+        win_rate: by checkpoint.
+        accuracy: by checkpoint.
+        peak: the checkpoint that both sides share; default the first with the highest win rate. One found on other
+            prompts is better: on noise alone the best of these very rates makes the first side rise and the second
+            fall.
+
+    Returns:
+        Both sides; NaN for one of fewer than three checkpoints, or in which either number never changes.
     """
-    peak = int(np.argmax(win_rate))
-    sides = (slice(None, peak + 1), slice(peak, None))
-    found = [spearmanr(win_rate[s], accuracy[s]).statistic if len(win_rate[s]) > 2 else np.nan for s in sides]
-    return float(found[0]), float(found[1])
+    top = int(np.argmax(win_rate)) if peak is None else peak
+    sides = (slice(None, top + 1), slice(top, None))
+    return _rank(win_rate[sides[0]], accuracy[sides[0]]), _rank(win_rate[sides[1]], accuracy[sides[1]])
+
+
+def _rank(one: Sequence[float] | Floats, other: Sequence[float] | Floats) -> float:
+    told = len(one) > 2 and len(set(one)) > 1 and len(set(other)) > 1
+    return float(spearmanr(one, other).statistic) if told else float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,8 +206,8 @@ def measure(model: Any, rows: Sequence[Row], cfg: Config) -> Result:
         ValueError: rows that are no pairs, or votes outside [0, 1].
     """
     pairs = list(rows) or list(world_rows("pairs", 0, 200))
-    policy, tokens = pair_logps(model, pairs)
-    ref = policy if cfg.reference is None else pair_logps(load(cfg.reference), pairs)[0]
+    policy, tokens = pair_logps(model, pairs, cfg.ref_cache)
+    ref = policy if cfg.reference is None else pair_logps(load(cfg.reference), pairs, cfg.ref_cache)[0]
     votes = np.array([float(row.facts.get("p", cfg.votes)) for row in pairs])
     if ((votes < 0) | (votes > 1)).any():
         raise ValueError("facts.p: expected shares of votes in [0, 1]")
