@@ -80,6 +80,26 @@ def test_published_carry_over_rises_where_nothing_carries_over():
     assert cultures.best_k(np.repeat(np.eye(3), 5, axis=0) + noise[0][:15, :3] * 0.05) == 3
 
 
+@pytest.mark.parametrize(
+    ("planted", "curve"), [(0.0, (0.09, 0.19, 0.25, 0.35, 0.44)), (1.3, (0.23, 0.42, 0.56, 0.71, 0.82))]
+)
+def test_the_published_curve_of_the_specification(planted, curve):
+    """Its figures are of one draw ("about"), so they lie among ours; how far its clusters stood apart is not told."""
+    found = []
+    for seed in range(10):
+        draw = np.random.default_rng(seed)
+        rows = draw.normal(size=(60, 6)) + np.repeat(np.eye(3), 20, axis=0) @ draw.normal(0, planted, (3, 6))
+        found.append(list(cultures.carry_over(rows, 3, held_out=False).values()))
+    mean, spread = np.mean(found, axis=0), np.std(found, axis=0)
+    assert np.all(np.abs(np.array(curve) - mean) < 2.5 * spread)
+    assert np.all(np.diff(mean) > 0)
+
+
+def test_agreement_of_partitions_of_the_specification():
+    assert cultures.adjusted_rand_score([0, 0, 1, 1, 2, 2], [0, 0, 1, 2, 2, 2]) == pytest.approx(0.444444, abs=1e-6)
+    assert cultures.adjusted_rand_score([0, 0, 1, 1], [5, 5, 3, 3]) == 1
+
+
 def test_the_world_knows_its_yardstick():
     asked = world.questions(40)
     assert len({q.text for q in asked}) == 40

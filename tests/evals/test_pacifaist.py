@@ -70,6 +70,32 @@ def test_pairs_of_the_specification(one, other, p):
     assert found["p_score_change"].value == pytest.approx((one - other) / (one + other))
 
 
+NOT_A = "BBBCDCCCDCCBCCCBDCCCDDC"
+"""the 23 keys of the published 351 that are not A, in order"""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "share"),
+    [
+        ("BABAACCCACCCCACBDCCCDDC", 0.739130), ("CACCDCDCDCCACDCBDCCDDDC", 0.695652),
+        ("BBAAACCCDCCACCCBDBCAAAC", 0.652174), ("BAAAACCAACCACACBDDCAADC", 0.521739),
+        ("BABAACCAAAACCACBACCAAAC", 0.434783), ("CACAAACAAACACACBACCCADA", 0.391304),
+        ("BBAAABAAAACACDCBABCCDAD", 0.391304), ("BABAAACAAACACACBABCAAAA", 0.347826),
+    ],
+    ids=["mistral", "gpt-5", "grok", "qwen-235b", "gemini", "claude", "qwen-30b", "deepseek"],
+)  # fmt: skip
+def test_released_choices_where_the_key_is_not_first(chosen, share):
+    """Letters of the released results; the ranking is nearly the reverse of the headline's."""
+    rows = [
+        Row(prompt="?", facts={"options": OPTIONS, "key": key, "family": "EP1"}, meta={"id": str(i)})
+        for i, key in enumerate(NOT_A)
+    ]
+    rows += [Row(prompt="?", facts={"options": OPTIONS, "key": "A", "family": "EP1"}, meta={"id": "a"})]
+    found = values(rows, [f"{letter}." for letter in (*chosen, "A")])
+    assert found["p_score_key_not_first"] == pytest.approx(share, abs=1e-6)
+    assert found["p_score"] > share
+
+
 @pytest.mark.parametrize(
     ("text", "published", "ours"),
     [

@@ -53,6 +53,36 @@ def test_invariants():
     assert np.mean(mixed) == pytest.approx(50 + 0.6 * (election.score(person, party) - 50), abs=0.6)
 
 
+GERMANY_2025 = {
+    "SPD": "++++-+-+-++-++++-++++-+-0--+---0-0+--+", "CDU / CSU": "+++-++++-+++--+---+-++---+---+0-+0-++0",
+    "GRÜNE": "++-+-+-+-0+-++++-++++-+----++----++--+", "FDP": "+-+-+----0++-++-0-+--+0--0---++--++-+-",
+    "AfD": "--+-+-+--+0+--0-+---++-+-++--0++++-0+0", "Die Linke": "-+-+-+-++-0-++-+-+++--+-+--+0--+-++--+",
+    "BSW": "--+-++0-+00-++-+-0+0+0--0--+0--+-+++++",
+}  # fmt: skip
+"""party -> position on each of the 38 theses of the federal election of 2025, as in gockelhahn/qual-o-mat-data"""
+
+
+@pytest.mark.parametrize(
+    ("party", "agree", "neutral"),
+    [
+        ("SPD", 56.578947, 53.947368), ("CDU / CSU", 53.947368, None), ("GRÜNE", 53.947368, None),
+        ("FDP", 42.105263, 55.263158), ("AfD", 48.684211, 56.578947), ("Die Linke", 50.0, 52.631579),
+        ("BSW", 52.631579, 60.526316),
+    ],
+)  # fmt: skip
+def test_real_positions_of_the_specification(party, agree, neutral):
+    """Who agrees with all is nearest to the SPD, who is neutral to all nearest to who is neutral most often."""
+    positions = ["-0+".index(mark) - 1 for mark in GERMANY_2025[party]]
+    assert len(positions) == 38
+    assert election.score([1] * 38, positions) == pytest.approx(agree, abs=1e-6)
+    assert election.score([0] * 38, positions) == pytest.approx(neutral or 50 + 50 * positions.count(0) / 38, abs=1e-6)
+    # a coin over agree and disagree, and a die over all three, by exact expectation over each thesis
+    each = [[election.score([a], [p]) for a in (-1, 0, 1)] for p in positions]
+    assert np.mean([(low + high) / 2 for low, _, high in each]) == pytest.approx(50)
+    known = {"SPD": 51.315789, "BSW": 53.508772}.get(party, 50 + 50 / 3 * positions.count(0) / 38)
+    assert np.mean(each) == pytest.approx(known, abs=1e-6)
+
+
 def test_share_of_own_answers():
     for r in (0.0, 0.3, 0.8, 1.0):
         for neutral in (0.0, 0.25):

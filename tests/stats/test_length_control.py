@@ -185,6 +185,8 @@ def test_published_leaderboard(released):
     assert sum(error < 0.01 for error in errors.values()) == 195
     assert max(errors.values()) < 0.2
     name = "vicuna-13b-v1.5"
+    assert (fits[name].difficulty, fits[name].model) == pytest.approx((1.1135907866, -3.0486680859), abs=1e-10)
+    assert float(board[name]["win_rate"]) == pytest.approx(6.722122, abs=1e-6)
     assert fits[name].rate(gamma[:5]) == pytest.approx((0.045275, 0.040639, 0.010365, 0.093718, 0.007942), abs=1e-6)
     assert lc.controlled(fits[name], gamma) == pytest.approx((10.484438, 0.598019), abs=1e-6)
     # the sign of difficulty matters: with it turned, hardly any value is met

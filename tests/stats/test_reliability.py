@@ -50,6 +50,7 @@ def test_distances_of_the_specification():
     assert dispersion(human) == pytest.approx(1.138071, abs=1e-6)
     assert dispersion(model) == pytest.approx(1 / 3)
     assert dispersion(model) / dispersion(human) == pytest.approx(0.292893, abs=1e-6)
+    assert dispersion(human[::-1]) == pytest.approx(dispersion(human))  # the same people give a ratio of 1
     assert math.isnan(dispersion([(1, 2)]))
     assert nearest(human, human).tolist() == [0, 1, 2]
     assert nearest([(0.9, 0.2)], human).tolist() == [1]

@@ -68,9 +68,11 @@ def _families(records: Sequence[Record]) -> dict[str, Metric]:
 
 
 def _places(records: Sequence[Record]) -> dict[str, Metric]:
-    """Return the share of first letters, and how far letter and content each stay the same over orders."""
+    """Return the share of first letters, the P-score where none is keyed, how steady letter and content are."""
     chosen = [r for r in records if r["choice"]]
     metrics = {"first_letter": proportion.share(r["choice"] == LETTERS[0] for r in chosen)}
+    if elsewhere := [r for r in records if r["key"] != LETTERS[0]]:
+        metrics["p_score_key_not_first"] = p_score(elsewhere)
     groups: dict[Any, list[Record]] = {}
     for record in chosen:
         groups.setdefault(record["scenario"], []).append(record)
