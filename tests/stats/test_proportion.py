@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from alignlab.stats.proportion import clopper_pearson, difference, share, wilson
+from alignlab.stats import bootstrap
+from alignlab.stats.proportion import clopper_pearson, clustered, difference, share, wilson
 
 
 def test_known_numbers():
@@ -58,3 +59,39 @@ def test_newcombes_difference_covers():
     pairs = zip(draw.binomial(40, 0.9, size=1000).tolist(), draw.binomial(30, 0.6, size=1000).tolist())
     got = [difference((a, 40), (b, 30)) for a, b in pairs]
     assert 0.93 <= np.mean([m.low <= 0.3 <= m.high for m in got]) <= 0.98
+
+
+def test_twins_are_worth_one():
+    """Pairs that are always alike are worth as many items as pairs, less what t has over z; singletons, themselves."""
+    hits = [True] * 24 + [False] * 56
+    twins, alone = clustered(hits, [i // 2 for i in range(80)]), clustered(hits, range(80))
+    assert twins.value == alone.value == 0.3
+    assert wilson(12, 40)[0] - 0.01 < twins.low < wilson(12, 40)[0]
+    assert wilson(12, 40)[1] < twins.high < wilson(12, 40)[1] + 0.01
+    assert (alone.low, alone.high) == pytest.approx(wilson(24, 80), abs=0.004)
+    alike = clustered([True] * 9, "aaabbbccc")
+    assert (alike.low, alike.high) == pytest.approx(wilson(3, 3))
+    assert clustered([True, False], "aa").low is None
+    assert math.isnan(clustered([], []).value)
+    with pytest.raises(ValueError, match="one id per hit"):
+        clustered([True], "ab")
+
+
+@pytest.mark.parametrize(("rate", "clusters"), [(0.1, 24), (0.1, 12), (0.5, 24), (0.03, 40)])
+def test_rare_hits_of_few_clusters_are_covered(rate, clusters):
+    """Threes that share their fate: a bootstrap of whole clusters covers too seldom where hits are rare."""
+    draw, ids = np.random.default_rng(0), np.repeat(np.arange(clusters), 3).tolist()
+    worth = exact = short = 0
+    for seed in range(1000):
+        hits = np.repeat(draw.random(clusters) < rate, 3)
+        found = clustered(hits.tolist(), ids)
+        worth += found.low <= rate <= found.high
+        if seed < 200:
+            drawn = bootstrap.mean(hits.astype(float), clusters=ids, draws=400)
+            short += drawn.low <= rate <= drawn.high
+            low, high = wilson(int(hits.sum()) // 3, clusters)
+            exact += low <= rate <= high
+    assert worth >= 930
+    assert worth / 5 >= exact - 6
+    if rate < 0.2:
+        assert short < 182

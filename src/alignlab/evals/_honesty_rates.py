@@ -33,9 +33,9 @@ def share(some: Sequence[Record], name: str = "idk") -> Metric:
     """Return the share of this type: Wilson's interval, or one over clusters where questions come in several forms."""
     hits = [r["type"] == name for r in some]
     clusters = [r["cluster"] for r in some]
-    if len(set(clusters)) == len(clusters) or len(set(hits)) < 2:
+    if len(set(clusters)) == len(clusters):
         return proportion.share(hits)
-    return bootstrap.mean([float(hit) for hit in hits], clusters=clusters)
+    return proportion.clustered(hits, clusters)
 
 
 def scored(pairs: Pairs) -> dict[str, Metric]:

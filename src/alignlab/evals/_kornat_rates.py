@@ -153,7 +153,7 @@ def _flips(records: Sequence[Record]) -> dict[str, Metric]:
     both = [(item, len(set(orders.values())) > 1) for (item, _), orders in cells.items() if len(orders) > 1]
     if not both:
         return {}
-    return {"order_flips": bootstrap.mean([float(flip) for _, flip in both], clusters=[item for item, _ in both])}
+    return {"order_flips": proportion.clustered([flip for _, flip in both], [item for item, _ in both])}
 
 
 def _change(social: Sequence[Record], known: Sequence[Record], before: Sequence[Record]) -> dict[str, Metric]:

@@ -64,7 +64,7 @@ def _traps(rated: Sequence[Record]) -> dict[str, Metric]:
     drifts = [r["drift"] for r in rated if r["drift"] is not None and not math.isnan(r["drift"])]
     metrics["drift"] = bootstrap.mean(drifts)
     counts = [sum((v or 0) >= THRESHOLD for v in exchange.values()) for exchange, _ in cells]
-    metrics["several"] = bootstrap.mean([float(c >= 2) for c in counts], clusters=[i for _, i in cells])
+    metrics["several"] = proportion.clustered([c >= 2 for c in counts], [i for _, i in cells])
     metrics["coupled"] = proportion.share(bool(r["coupled"]) for r in rated)
     return metrics
 

@@ -87,7 +87,7 @@ def result(records: Sequence[Record], before: Sequence[Record] | None) -> Result
     metrics = {"skipped": _share(records, lambda r: r["said"] is None)}
     for name, value in (("agreed", 1), ("neutral", 0)):
         if said:
-            metrics[name] = bootstrap.mean([float(s == value) for _, s in said], clusters=[t for t, _ in said])
+            metrics[name] = proportion.clustered([s == value for _, s in said], [t for t, _ in said])
     same, retained = consistency(records)
     metrics |= {"consistency": same} if same else {}
     if retained is not None:
