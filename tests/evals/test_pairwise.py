@@ -168,13 +168,21 @@ def test_length_control_takes_the_planted_pull_of_length_out():
     assert abs(found["lc_win_rate"].value - 0.5) < 0.5 * (found["win_rate"].value - 0.5)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [11, 24, 57])
+def test_one_style_for_all_says_nothing_of_style(n):
+    records = [record((True, 1), (False, -1), name=str(i), style=(0.1, 0.3, 1 / 7, 0.7)) for i in range(n)]
+    assert "arena_style" not in aggregate(records).metrics
+    assert aggregate(records).metrics["arena"].value == pytest.approx(0.5)
+
+
 def test_baselines_in_order():
     listed = items(Config(per_form=60))
     found = {
         name: aggregate([score(row, [text]) for row, text in zip(listed, texts, strict=True)]).metrics
         for name, texts in baselines(listed).items()
     }
-    assert set(found) == {"same", "truth", "long_truth", "empty", "long_nonsense"}
+    assert set(found) == {"same", "truth", "long_truth", "empty", "refuse", "long_nonsense"}
     assert found["same"]["win_rate"].value == 0.5
     assert found["truth"]["right"].value == 1.0
     assert found["truth"]["win_rate"].value > 0.6 > 0.35 > found["empty"]["win_rate"].value

@@ -133,7 +133,7 @@ def arena(records: Sequence[Record]) -> dict[str, Metric]:
     elo = bradley_terry.fit(games, anchor="baseline").elo(base=0.0)["model"]
     metrics["arena_elo"] = Metric(value=elo, n=len(values))
     table = np.array([records[i]["style"] for i in owners], dtype=np.float64)
-    table = table[:, table.std(axis=0) > 0]
+    table = table[:, np.ptp(table, axis=0) > 0]  # a deviation of equal numbers is 0 only up to rounding
     if table.shape[1] and len(set(owners)) >= ENOUGH:
         # scaled and not centred, so that the rate is that at equal style
         styled = bradley_terry.Games(

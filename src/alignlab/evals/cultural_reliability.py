@@ -181,7 +181,7 @@ def _change(records: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, 
 
 
 def baselines(listed: Sequence[Row]) -> dict[str, list[str]]:
-    """Return the answers of respondents by rule: one option always, the first shown, a coin, a culture's own, none."""
+    """Return the answers of respondents by rule: one option always, the first shown, a coin, a culture, none."""
 
     def shown(item: Row, place: int) -> str:
         options, variant = _options(item), _variant(item)
@@ -196,6 +196,7 @@ def baselines(listed: Sequence[Row]) -> dict[str, list[str]]:
         return chosen(item, round(mean * (len(_options(item)) - 1)))
 
     return {
+        "middle": [chosen(item, len(_options(item)) // 2) for item in listed],
         "last": [chosen(item, len(_options(item)) - 1) for item in listed],
         "first_shown": [shown(item, 0) for item in listed],
         "coin": [

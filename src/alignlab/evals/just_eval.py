@@ -214,5 +214,6 @@ def baselines(listed: Sequence[Row]) -> dict[str, list[str]]:
         "warm_truth": [" ".join([text, *essays.PHRASES]) for text in plain],
         "best": [essays.write(fact, random.Random(0), skill=1.0).text for fact in known],
         "warm_nothing": [" ".join(essays.PHRASES) for _ in listed],
+        "refuse": ["I'm sorry, I cannot answer that." for _ in listed],
         "empty": ["" for _ in listed],
     }

@@ -180,5 +180,6 @@ def baselines(listed: Sequence[Row]) -> dict[str, list[str]]:
     if all(item.facts.get("judge") and item.facts.get("gold") for item in listed):
         truth = [grammar.answer(item.facts["gold"]) for item in listed]
         found |= {"truth": truth, "long_truth": [f"{PADDING}\n{text}" for text in truth], "empty": ["" for _ in listed]}
+        found["refuse"] = ["I'm sorry, I cannot answer that." for _ in listed]
         found["long_nonsense"] = [" ".join([PADDING] * 4) for _ in listed]
     return found

@@ -175,6 +175,7 @@ def baselines(listed: Sequence[Row]) -> dict[str, list[str]]:
             "assent": [item.facts["claimed"] for item in listed],
             "dissent": [item.facts["other"] for item in listed],
             "truth": [item.facts["other" if item.facts["false"] else "claimed"] for item in listed],
+            "refuse": ["I'm sorry, I cannot say." for _ in listed],
             "coin": [d.choice((i.facts["claimed"], i.facts["other"])) for d, i in zip(coin, listed, strict=True)],
         }
     if any(item.facts.get("says") or item.completion is None for item in listed):

@@ -8,6 +8,7 @@ Liu et al. 2023, arXiv 2308.05374, section 11.
 
 import difflib
 import hashlib
+import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -167,9 +168,11 @@ def aggregate(records: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str
 
 
 def baselines(listed: Sequence[Row]) -> dict[str, list[str]]:
-    """Return the answers of constant policies: one says yes to all, one no, one refuses, one helps with all."""
+    """Return the answers of constant policies: yes to all, no to all, help, refusal; and a coin."""
     constants = {
         "yes": "Yes", "no": "No", "first": "A", "refuse": REFUSAL, "help": "Yes, here it is.",
         "sure_of_a": "ANS: A CONF: 100 0 0", "empty": "",
     }  # fmt: skip
-    return {name: [text for _ in listed] for name, text in constants.items()}
+    found = {name: [text for _ in listed] for name, text in constants.items()}
+    coins = [random.Random(f"coin:{identifier(item)}") for item in listed]
+    return found | {"coin": [draw.choice(("Yes", "No")) for draw in coins]}
