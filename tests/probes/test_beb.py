@@ -51,6 +51,13 @@ def test_both_estimators_mean_the_same(found):
     assert abs(gap.mean()) < 4 * gap.std() / len(gap) ** 0.5
 
 
+def test_a_constant_difference_is_no_agreement():
+    curve = made([[3.0, 2.0]] * 3, [[1.0, 0.5]] * 3)
+    alike = dataclasses.replace(curve, published=curve.published_exact)
+    assert fits.agreement(alike) == 0
+    assert fits.agreement(dataclasses.replace(alike, published=alike.published_exact + 1.0)) == np.inf
+
+
 def test_windows_are_the_first_tokens_and_whole_sentences(pair):
     """By hand: the log-ratio along what P_- says after one cut."""
     minus, plus = pair

@@ -15,9 +15,9 @@ from alignlab.procedures import beb
 from alignlab.world import personas
 
 MICRO = beb.Config(
-    width=32, sharp_steps=20, base_steps=20, persona_steps=15, persona_rate=1e-2, lora_r=4, texts=6, sentences=4,
-    horizon=2, text_tokens=60,
-    responses=4, best_of=(1, 2, 4), alphas=(0.3, 0.1, 0.03), prefixes=(0, 1), dpo_steps=3, mixture_steps=3,
+    width=32, sharp_steps=20, base_steps=20, persona_steps=15, persona_rate=1e-2, lora_r=4, batch=4, texts=4,
+    text_tokens=36, sentences=3, horizon=2, responses=4, best_of=(1, 2, 4), alphas=(0.3, 0.1, 0.03), prefixes=(0, 1),
+    dpo_steps=2, mixture_steps=1,
 )  # fmt: skip
 
 
@@ -78,11 +78,25 @@ def test_models_of_ones_own(first, student):
 @pytest.mark.parametrize(
     "wrong",
     [{"minus": "x"}, {"minus": "x", "plus": "y", "full": True}, {"alphas": (1.0,)}, {"prefixes": (1,)},
-     {"full": True, "tuned_alpha": 0.2}, {"best_of": (64,)}, {"texts": 2}],
+     {"full": True, "tuned_alpha": 0.2}, {"best_of": (64,)}, {"best_of": (0, 1)}, {"best_of": ()}, {"texts": 2},
+     {"alphas": ()}, {"prefixes": ()}, {"prefixes": (0, -1)}, {"horizon": 0}, {"points": 1}, {"batch": 0},
+     {"dpo_beta": 0.0}],
 )  # fmt: skip
 def test_settings_that_do_not_fit(wrong):
     with pytest.raises(ValueError, match="--"):
         beb.Config(**wrong)
+
+
+def test_a_model_made_otherwise_is_not_taken_for_this_one(first):
+    folder, _ = first
+    ctx = RunContext(folder=folder, model="unused")
+    with pytest.raises(ValueError, match="its model was made with other settings; give another --output_dir"):
+        models.mixture(ctx, folder / "base" / "model", 0.1, dataclasses.replace(MICRO, mixture_steps=4))
+    quick, other = dataclasses.replace(MICRO, sharp_steps=0, base_steps=1), folder.parent / "width"
+    made = models.base(RunContext(folder=other, model="unused"), dataclasses.replace(quick, width=16))
+    assert load(made).module.config.hidden_size == 16
+    with pytest.raises(ValueError, match="made with other settings"):
+        models.base(RunContext(folder=other, model="unused"), quick)
 
 
 def exact_found(count=4000, n=9, seed=0):
@@ -161,11 +175,19 @@ def test_a_smaller_alpha_alone_makes_lines_steeper(exact):
     assert np.isnan(ladder.beta(np.arange(400), 99.0))
 
 
+def test_lengths_that_never_change_have_no_rank(exact):
+    cells = [dataclasses.replace(claims.known(exact, 0.1, 4, 3), alpha=alpha) for alpha in (0.3, 0.1, 0.03)]
+    found = claims.over_cells("same", cells, personas.BETA)
+    assert np.isnan(found["same/rank_correlation"].value)
+    assert found["same/slope"].value == pytest.approx(0, abs=1e-9)
+
+
 def test_growth_by_log_n_and_by_n():
     sizes = (1, 2, 4, 8)
     assert claims.logarithmic("x", sizes, [0.1, 0.72, 1.41, 2.1])["x/log_over_linear"].value < -2
     assert claims.logarithmic("x", sizes, [0.1, 0.2, 0.41, 0.8])["x/log_over_linear"].value > 2
-    assert np.isnan(claims.logarithmic("x", sizes, [0.1, 0.2, np.nan, np.nan])["x/log_over_linear"].value)
+    for nothing in ([0.1, 0.2, np.nan, np.nan], [0.0] * 4):  # two points, or lengths that both lines meet exactly
+        assert np.isnan(claims.logarithmic("x", sizes, nothing)["x/log_over_linear"].value)
 
 
 def test_best_of_n_is_unbiased():

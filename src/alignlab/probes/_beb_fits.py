@@ -174,10 +174,13 @@ def _estimators(found: Found, cfg: Any) -> dict[str, Metric]:
 
 
 def agreement(found: Found) -> float:
-    """Return |mean difference| of the two estimators on one window over its standard error, continuations pooled."""
+    """Return |mean difference| of the two estimators on one window over its standard error, continuations pooled.
+
+    Where they differ by one and the same number everywhere it is infinite.
+    """
     gaps = (found.published_exact - found.published).ravel()
-    spread = float(gaps.std(ddof=1))
-    return float(abs(gaps.mean()) / (spread / len(gaps) ** 0.5)) if spread > 0 else 0.0
+    mean, error = abs(float(gaps.mean())), float(gaps.std(ddof=1)) / len(gaps) ** 0.5
+    return mean / error if error > 0 else float("inf") if mean > 0 else 0.0
 
 
 def sigmoid(beta: float, log_inverse_alpha: float, n: Sequence[float] | Floats) -> Floats:

@@ -42,7 +42,10 @@ class Said:
 
 @dataclass(kw_only=True)
 class Found:
-    """Everything a report needs; K prompts, prompts of 0 .. N sentences, C continuations."""
+    """Everything a report needs: K prompts, each of 0 .. N sentences; C continuations of P_-, R answers; nats.
+
+    Without windows, continuations are not drawn: the four fields that need them are NaN, [K, N + 1, 1].
+    """
 
     published: Floats
     """[K, N + 1, C] log P_- / P of the first tokens of a continuation"""
@@ -51,22 +54,23 @@ class Found:
     sentence: Floats
     """[K, N + 1, C] log P_- / P of whole sentences"""
     sentence_exact: Floats
+    """[K, N + 1, C] the same sentences with each token's log-ratio replaced by its KL"""
     path: Floats
-    """[K, n + 1] exact KL of the sentences that P_- itself said next"""
+    """[K, N + 1] exact KL of the sentences that P_- itself said next"""
     envelope: Floats
-    """[K, n + 1] the same between P_- and P_+"""
+    """[K, N + 1] the same between P_- and P_+"""
     log_ratio: Floats
     """[K, N + 1] log P_- / P_+ of the prompt"""
     log_share: Floats
     """[K, N + 1] log P / P_- of the prompt"""
     answers: Floats
-    """[K, N + 1, R] behaviour of the model's next sentence; NaN where it cannot be told"""
+    """[K, N + 1, R] behaviour of the model's next sentence, -1 or 1; NaN where it cannot be told"""
     minus_answers: Floats
-    """[K, N + 1, C] behaviour of P_-'s own next sentence"""
+    """[K, N + 1, C] of P_-'s own next sentence; R of them without windows"""
     minus_after_good: Floats
-    """[K, N + 1, C] and after texts of P_+"""
+    """[K, m + 1, R] of P_-'s next sentence after 0 .. m <= N sentences of P_+; [[[NaN]]] without the audit"""
     unfinished: float
-    """share of continuations in which the last sentence did not end"""
+    """share of continuations whose window of `horizon` sentences did not end; NaN without windows"""
     origin: NDArray[np.int64]
     """[K] which start each prompt followed"""
     prompts: list[str] = field(default_factory=list)

@@ -19,8 +19,8 @@ Floats = NDArray[np.float64]
 MIDDLE = 0.5
 DRAWS = 200
 """of every bootstrap over prompts"""
-MOST_FITTED = 3
-"""a line through fewer points fits them all"""
+FEWEST_FITTED = 3
+"""points; a line meets any two, which says nothing"""
 DEEPEST, RUNGS = 16.0, 80
 """log(1 / alpha) of the last known mixture of a ladder, and how many there are"""
 
@@ -31,10 +31,11 @@ class Cell:
 
     alpha: float
     kl: Floats
-    """[K, n + 1] nats over the window"""
+    """[K, n + 1] KL(P_- || P) of the window after 0 .. n sentences, nats; n = N - horizon in a known mixture"""
     good: Floats
-    """[K, N + 1] share of good sentences"""
+    """[K, N + 1] share of good sentences after 0 .. N"""
     points: int
+    """of the fitted line"""
 
     @property
     def line(self) -> beb.Decay:
@@ -75,7 +76,8 @@ def over_cells(name: str, cells: Sequence[Cell], beta: float) -> dict[str, Metri
     """Return claim 2 over cells of several alphas: does everything follow log(1 / alpha) / beta?
 
     slope: sentences of crossing per nat, times beta; 1 is what the theory says. intercept_slope: nats of the line
-    fitted at no sentence, per nat of log(1 / alpha). Ranks: Spearman. NaN where fewer than three cells have a crossing.
+    fitted at no sentence, per nat of log(1 / alpha). Ranks: Spearman, NaN where nothing changes.
+    NaN where fewer than three cells have a crossing.
     """
     nats = np.array([-np.log(cell.alpha) for cell in cells])
     crossings = np.array([cell.crossing for cell in cells])
@@ -96,7 +98,7 @@ def over_cells(name: str, cells: Sequence[Cell], beta: float) -> dict[str, Metri
 
 
 def _rank(x: Floats, y: Floats) -> float:
-    return float(spearmanr(x, y).statistic)
+    return float(spearmanr(x, y).statistic) if len(set(x)) > 1 and len(set(y)) > 1 else float("nan")
 
 
 def _slope(x: Floats, y: Floats) -> float:
@@ -130,7 +132,10 @@ def best_of_crossings(good: Floats, minus: float, plus: float, sizes: Sequence[i
 
 
 def sampled_best_of_crossings(found: Found, sizes: Sequence[int]) -> list[float]:
-    """Return the same for a model of which only answers are known; its own first and P_-'s behaviour are the ends."""
+    """Return the same for a model of which only answers are known; its own first and P_-'s behaviour are the ends.
+
+    What cannot be told is not good in the model's answers and left out of P_-'s: write --response_tokens long enough.
+    """
     minus = float(np.nanmean(fits.good(found.minus_answers)))
     crossings = []
     for n in sizes:
@@ -140,7 +145,10 @@ def sampled_best_of_crossings(found: Found, sizes: Sequence[int]) -> list[float]
 
 
 def shifts(name: str, x: Sequence[float], crossings: Sequence[float], predicted: float) -> dict[str, Metric]:
-    """Return claim 3: sentences that each unit of x buys, beside what the theory says. NaN below two crossings."""
+    """Return claim 3: sentences of crossing per unit of x, beside what the theory says; NaN below two crossings.
+
+    x counts sentences of prefix, or is log n of best of n, nats.
+    """
     seen = [i for i, crossing in enumerate(crossings) if not np.isnan(crossing)]
     slope = _slope(np.array([x[i] for i in seen]), np.array([crossings[i] for i in seen])) if len(seen) > 1 else np.nan
     return {
@@ -150,13 +158,17 @@ def shifts(name: str, x: Sequence[float], crossings: Sequence[float], predicted:
 
 
 def logarithmic(name: str, sizes: Sequence[int], crossings: Sequence[float]) -> dict[str, Metric]:
-    """Return whether crossings grow with n or with log n: log of the ratio of squares left, < 0 where log n fits."""
+    """Return whether crossings grow with n or with log n: log of the ratio of squares left, < 0 where log n fits.
+
+    NaN below three crossings, and where a line meets all of them.
+    """
     seen = [(n, y) for n, y in zip(sizes, crossings) if not np.isnan(y)]
-    if len(seen) < MOST_FITTED:
+    if len(seen) < FEWEST_FITTED:
         return {f"{name}/log_over_linear": Metric(value=float("nan"), n=len(seen))}
     n, y = np.array(seen).T
     left = [np.polyfit(x, y, 1, full=True)[1].sum() for x in (np.log(n), n)]
-    return {f"{name}/log_over_linear": Metric(value=float(np.log(left[0] / left[1])), n=len(seen))}
+    value = float(np.log(left[0] / left[1])) if min(left) > 0 else float("nan")
+    return {f"{name}/log_over_linear": Metric(value=value, n=len(seen))}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,17 +48,8 @@ def tuned(
         ValueError: the folder has a model that was made otherwise.
     """
     folder = ctx.folder / name
-    made = repr(
-        (
-            str(start).removeprefix(str(ctx.folder)),
-            steps,
-            rate,
-            cfg.batch,
-            cfg.lora_r if lora else 0,
-            settings,
-            ctx.seed,
-        )
-    )
+    begun = str(start).removeprefix(str(ctx.folder))
+    made = repr((begun, steps, rate, cfg.batch, cfg.lora_r if lora else 0, settings, ctx.seed))
     if (folder / "model").exists():
         if (folder / "made.txt").read_text(encoding="utf-8") != made:
             raise ValueError(f"{folder}: its model was made with other settings; give another --output_dir")
@@ -107,7 +98,7 @@ def base(ctx: Context, cfg: Any) -> Path:
     """
     start: str | Path = ctx.model
     if cfg.width:
-        start = ctx.folder / "fresh"
+        start = ctx.folder / f"fresh-{cfg.width}"
         if not start.exists():
             save(fresh(cfg.width, ctx.seed), start)
     if cfg.sharp_steps:
@@ -136,10 +127,10 @@ def mixture(ctx: Context, start: Path, alpha: float, cfg: Any) -> Path:
     return tuned(ctx, f"mixture-{alpha:g}", start, rows, cfg.mixture_steps, cfg.mixture_rate, cfg, lora=False)
 
 
-def preferring(ctx: Context, start: Path, name: str, rows: Iterator[Row], steps: int, cfg: Any) -> Path:
+def preferring(ctx: Context, start: Path, name: str, rows: Iterator[Row], cfg: Any) -> Path:
     """Return an adapter of `start` tuned by DPO."""
     settings = dpo.Config(beta=cfg.dpo_beta)
-    return tuned(ctx, name, start, rows, steps, cfg.dpo_rate, cfg, lora=True, loss=dpo, settings=settings)
+    return tuned(ctx, name, start, rows, cfg.dpo_steps, cfg.dpo_rate, cfg, lora=True, loss=dpo, settings=settings)
 
 
 def budget(model: Any, start: Any, cfg: Any, seed: int) -> float:

@@ -133,7 +133,7 @@ def tuning(models: Mapping[str, Found]) -> Figure:
 
 
 def cells(seeds: Sequence[Any]) -> Table:
-    """Return every mixture of every seed."""
+    """Return every mixture of every seed; seed 0 is --seed itself."""
     rows = []
     for number, seed in enumerate(seeds):
         for kind, listed in (("known", seed.known), ("learnt", seed.learnt)):
@@ -229,4 +229,5 @@ def by_seed(seeds: Sequence[Any]) -> Table:
         (name, *(_shown(seed.metrics[name].value) if name in seed.metrics else None for seed in seeds))
         for name in names
     )
-    return Table(columns=("number", *(f"seed {n}" for n in range(len(seeds)))), rows=rows)
+    columns = ("number", *(f"seed {n}" for n in range(len(seeds))))
+    return Table(columns=columns, rows=rows, caption="Seed 0 is --seed itself.")

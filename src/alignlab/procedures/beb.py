@@ -127,28 +127,43 @@ class Config:
             raise ValueError("--minus and --plus: give both, or neither and they are trained")
         if self.full and self.minus is not None:
             raise ValueError("--full true trains mixtures of the town's personas; leave --minus and --plus out")
-        if not self.alphas or any(not 0 < alpha < 1 for alpha in self.alphas) or 0 not in self.prefixes:
-            raise ValueError(f"expected --alphas in (0, 1) and 0 among --prefixes, got {self.alphas}, {self.prefixes}")
+        if not self.alphas or any(not 0 < alpha < 1 for alpha in self.alphas):
+            raise ValueError(f"--alphas: expected numbers in (0, 1), got {self.alphas}")
+        if min(self.prefixes, default=1) != 0:
+            raise ValueError(f"--prefixes: expected 0 and numbers above it, got {self.prefixes}")
         if self.full and self.tuned_alpha not in self.alphas:
             raise ValueError(f"--tuned_alpha {self.tuned_alpha}: expected one of --alphas {self.alphas}")
-        if max(self.best_of) > self.responses or self.texts < 4 or self.seeds < 1:
-            raise ValueError(f"expected --best_of <= --responses {self.responses}, --texts >= 4, --seeds >= 1")
+        if not self.best_of or min(self.best_of) < 1 or max(self.best_of) > self.responses:
+            raise ValueError(f"--best_of: expected sizes from 1 to --responses {self.responses}, got {self.best_of}")
+        if not self.dpo_beta > 0:
+            raise ValueError(f"--dpo_beta: expected a number > 0, got {self.dpo_beta}")
+        least = {
+            "seeds": 1, "horizon": 1, "sentences": 1, "points": 2, "texts": 4, "text_tokens": 1, "response_tokens": 2,
+            "batch": 1, "width": 0, "sharp_steps": 0, "base_steps": 1, "persona_steps": 1, "lora_r": 1,
+            "mixture_steps": 1, "dpo_steps": 1,
+        }  # fmt: skip
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"--{name}: expected a number >= {bound}, got {getattr(self, name)}")
 
 
 @dataclass
 class Seed:
     """What one seed found."""
 
+    first: Found
+    """P_+ against P_-"""
+    beta: float
+    """KL(P_- || P_+) per sentence, nats"""
+    known: list[claims.Cell]
     metrics: dict[str, Metric] = field(default_factory=dict)
-    known: list[claims.Cell] = field(default_factory=list)
     learnt: list[claims.Cell] = field(default_factory=list)
-    beta: float = 0.0
     prefix: dict[int, float] = field(default_factory=dict)
     """sentences of prefix -> half-crossing, in the known mixture of the smallest alpha"""
     best_of: dict[int, float] = field(default_factory=dict)
+    """n -> half-crossing, in the same mixture"""
     tuned: dict[str, Found] = field(default_factory=dict)
-    first: Found | None = None
-    """P_+ against P_-"""
+    """before, preferred, control -> what was found of it"""
 
 
 def run(ctx: Context, cfg: Config) -> Result:
@@ -161,16 +176,15 @@ def run(ctx: Context, cfg: Config) -> Result:
 
 
 def _seed(ctx: Context, cfg: Config) -> Seed:
-    found = Seed()
     if cfg.minus is not None and cfg.plus is not None:
         minus, plus = load_all([cfg.minus, cfg.plus])
     else:
         start = models.base(ctx, cfg)
         minus, plus = models.both(ctx, start, cfg)
-    found.first = _compared(ctx, "P_+ against P_-", plus, minus, plus, cfg, parts=("audit",))
-    found.beta = claims.rate(found.first, cfg.horizon)
-    found.known = [claims.known(found.first, alpha, cfg.horizon, cfg.points) for alpha in cfg.alphas]
-    numbers = fits.without_windows(found.first, settings(cfg, ctx.seed))
+    first = _compared(ctx, "P_+ against P_-", plus, minus, plus, cfg, parts=("audit",))
+    cells = [claims.known(first, alpha, cfg.horizon, cfg.points) for alpha in cfg.alphas]
+    found = Seed(first=first, beta=claims.rate(first, cfg.horizon), known=cells)
+    numbers = fits.without_windows(first, settings(cfg, ctx.seed))
     found.metrics |= {f"personas/{name}": numbers[name] for name in (
         "sigma", "gamma/after_own", "gamma/after_good", "told")}  # fmt: skip
     found.metrics["personas/beta"] = Metric(value=found.beta, n=cfg.texts)
@@ -183,11 +197,10 @@ def _seed(ctx: Context, cfg: Config) -> Seed:
     return found
 
 
-def settings(cfg: Config, seed: int, texts: int | None = None) -> probe.Config:
-    """Return the probe's settings: no more continuations than the behaviour of P_- needs."""
-    kept = texts or cfg.texts
+def settings(cfg: Config, seed: int) -> probe.Config:
+    """Return the probe's settings; the longest third of what is drawn beyond `texts` is kept."""
     return probe.Config(
-        drawn=-(-kept * 4 // 3), prompts=kept, prompt_tokens=cfg.text_tokens, sentences=cfg.sentences,
+        drawn=-(-cfg.texts * 4 // 3), prompts=cfg.texts, prompt_tokens=cfg.text_tokens, sentences=cfg.sentences,
         continuations=4, tokens=cfg.response_tokens, horizon=cfg.horizon, sentence_tokens=cfg.response_tokens,
         responses=cfg.responses, response_tokens=cfg.response_tokens, behaviour=cfg.behaviour, points=cfg.points,
         seed=seed,
@@ -233,8 +246,6 @@ def _prefixes(ctx: Context, cfg: Config, minus: Any, plus: Any, found: Seed) -> 
         cuts = [texts[i].ends[m - 1] if m else 0 for i in told]
         starts = [after(words, begin, texts[i].ids[:cut]) for i, cut in zip(told, cuts)]
         one = found.first if m == 0 else _compared(ctx, f"after {m} good sentences", plus, minus, plus, cfg, starts)
-        if one is None:
-            continue
         against = np.array([ratios[i][:cut].sum() for i, cut in zip(told, cuts)])  # what the prefix says of P_-
         moved = dataclasses.replace(one, log_ratio=one.log_ratio + against[one.origin][:, None]) if m else one
         found.prefix[m] = claims.known(moved, alpha, cfg.horizon, cfg.points).crossing
@@ -244,8 +255,6 @@ def _prefixes(ctx: Context, cfg: Config, minus: Any, plus: Any, found: Seed) -> 
 
 def _best_of(cfg: Config, found: Seed) -> None:
     """Claim 3: the best of n answers, in the known mixture of the smallest alpha."""
-    if found.first is None:
-        return
     cell = found.known[cfg.alphas.index(min(cfg.alphas))]
     bad, good = (float(np.nanmean(fits.good(a))) for a in (found.first.minus_answers, found.first.answers))
     found.best_of = dict(zip(cfg.best_of, claims.best_of_crossings(cell.good, bad, good, cfg.best_of)))
@@ -275,7 +284,7 @@ def _tuning(ctx: Context, cfg: Config, minus: Any, plus: Any, found: Seed) -> No
     """Claim 4: one learnt mixture before and after preferences for kind sentences, and for something unrelated."""
     start = ctx.folder / f"mixture-{cfg.tuned_alpha:g}" / "model"
     rows = {"preferred": personas.preferences(ctx.seed), "control": personas.other_preferences(ctx.seed)}
-    folders = [models.preferring(ctx, start, name, stream, cfg.dpo_steps, cfg) for name, stream in rows.items()]
+    folders = [models.preferring(ctx, start, name, stream, cfg) for name, stream in rows.items()]
     preferred, control, before = load_all([*folders, start])
     spent = models.budget(preferred, before, cfg, ctx.seed)
 
@@ -291,7 +300,6 @@ def _tuning(ctx: Context, cfg: Config, minus: Any, plus: Any, found: Seed) -> No
         found.tuned["control"] = _compared(ctx, name, control, minus, plus, cfg)
     found.metrics["preferred/kl"] = Metric(value=spent, n=cfg.texts)
     found.metrics["control/scale"] = Metric(value=factor, n=1)
-    assert found.first is not None
     ladder = claims.Ladder.of(found.first, cfg.horizon, cfg.points)
     found.metrics |= claims.before_and_after(found.tuned, ladder, cfg.points, ctx.seed)
 
