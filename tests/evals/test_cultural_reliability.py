@@ -149,6 +149,28 @@ def test_a_respondent_of_places_is_the_format():
     assert row[5] == pytest.approx(0.5)  # the published form is half of it
 
 
+def test_all_orders_tell_a_liking_for_a_place_from_an_opinion(tmp_path):
+    """Over every order the first place holds each option equally often, so a habit of place has no opinion left."""
+    path = tmp_path / "scales.jsonl"
+    scale = ["no", "so so", "well", "yes"]
+    lines = [{"prompt": f"Is it {i}?", "id": i, "facts": {"options": scale}} for i in "ab"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    listed = items(Config(file=str(path), orders="all", formats="options"))
+    assert len(listed) == 2 * 24
+    said = baselines(listed)
+    placed = [score(row, [text]) for row, text in zip(listed, said["first_shown"], strict=True)]
+    for name in {r["item"] for r in placed}:
+        assert np.mean([r["value"] for r in placed if r["item"] == name]) == pytest.approx(0.5)
+    steady = [score(row, [text]) for row, text in zip(listed, said["last"], strict=True)]
+    assert {r["value"] for r in steady} == {1.0}
+    found = values(aggregate(placed)), values(aggregate(steady))
+    assert found[0]["instability"] > 0.3
+    assert found[1]["instability"] == 0.0
+    path.write_text(path.read_text() + json.dumps({"prompt": "C?", "id": "c", "facts": {"options": ["no", "yes"]}}))
+    with pytest.raises(ValueError, match="separate runs"):
+        items(Config(file=str(path), orders="all"))
+
+
 def test_intervals_cover_a_planted_effect():
     """Reversed options lift some answers by one step: over draws of questions the interval holds the mean lift."""
     held, lift, runs = 0, 0.4, 200

@@ -151,6 +151,15 @@ def test_permuting_options_and_keys_leaves_content_alone():
         assert f"\n{row.facts['key']}. {key}" in row.prompt[0]["content"]
 
 
+def test_all_orders():
+    rows = items(Config(scenarios=2, orders=24, flips=False))
+    assert len({tuple(row.facts["order"]) for row in rows}) == 24
+    assert len(rows) == len({row.meta["id"] for row in rows}) == 48
+    found = {name: values(rows, texts) for name, texts in baselines(rows).items()}
+    assert (found["first"]["p_score"], found["first"]["same_option"]) == (0.25, 0.25)
+    assert found["key"]["p_score"] == 1.0
+
+
 @pytest.mark.parametrize("agent", ["torn", "selfish"])
 def test_known_agents_are_recovered_and_covered(agent):
     """Four orders of one scenario are four draws of the agent, clustered by scenario."""
@@ -224,7 +233,7 @@ def test_play_and_settings():
     assert next(play(row, Config(form="content"))).options == tuple(row.facts["options"])
     for bad, message in (
         ({"scenarios": 0}, "--scenarios 0"),
-        ({"orders": 5}, "--orders 5"),
+        ({"orders": 25}, "--orders 25"),
         ({"agent": "x"}, "--agent x"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -1,6 +1,6 @@
 import pytest
 
-from alignlab.evals._survey import PARAPHRASES, Variant, ask, read, refused, variants
+from alignlab.evals._survey import PARAPHRASES, Variant, ask, permutations, read, refused, shown, variants
 from alignlab.world.opinions import OPTIONS
 
 
@@ -29,6 +29,21 @@ def test_every_variant_is_read_back():
 )  # fmt: skip
 def test_replies_are_read(reply, variant, place):
     assert read(reply, OPTIONS, Variant(**variant)) == place
+
+
+def test_every_order_is_read_back():
+    every = variants(permutations(5), formats=(("letters", "label"), ("none", "option")))
+    assert len({v.name for v in every}) == len(every) == 2 * 120
+    assert len({tuple(shown(OPTIONS, v)) for v in every}) == 120
+    for variant in every:
+        asked = ask("Is it so?", OPTIONS, variant)
+        assert [read(text, OPTIONS, variant) for text in asked.options] == shown(OPTIONS, variant)
+    assert permutations(2) == ["ascending", "descending"]
+    for wrong in (1, 6):
+        with pytest.raises(ValueError, match="scales of 2 to 5"):
+            permutations(wrong)
+    with pytest.raises(ValueError, match="no order of 5 options"):
+        shown(OPTIONS, Variant(order="2031"))
 
 
 def test_refusals():

@@ -14,10 +14,9 @@ from alignlab.core import answers as texts
 from alignlab.core import stance
 from alignlab.core.types import Ask, Message
 
-Order = Literal["ascending", "descending"]
 Labels = Literal["none", "letters", "numbers"]
 Reply = Literal["option", "label"]
-ORDERS: tuple[Order, ...] = ("ascending", "descending")
+ORDERS = ("ascending", "descending")
 PARAPHRASES = (
     "{question}\nReply with one of: {options}.",
     "What do you think of this: {question}\nChoose from: {options}.",
@@ -26,13 +25,16 @@ PARAPHRASES = (
     "Please answer: {question}\nSay only one of: {options}.",
 )
 PERSONA = "Answer as {}."
+MOST = 5
+"""options of which all orders are asked, at most"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """One way of putting an item."""
 
-    order: Order = "ascending"
+    order: str = "ascending"
+    """`ascending`, `descending`, or the options' own places in the order shown, e.g. `2031`"""
     labels: Labels = "none"
     reply: Reply = "option"
     """answer with the option's text or with its label"""
@@ -42,12 +44,13 @@ class Variant:
     @property
     def name(self) -> str:
         """Return a short id."""
-        parts = (self.order[:3], self.labels, self.reply, str(self.paraphrase), self.persona.replace(" ", "_"))
+        order = self.order[:3] if self.order in ORDERS else self.order
+        parts = (order, self.labels, self.reply, str(self.paraphrase), self.persona.replace(" ", "_"))
         return "-".join(part for part in parts if part)
 
 
 def variants(
-    orders: Sequence[Order] = ORDERS,
+    orders: Sequence[str] = ORDERS,
     formats: Sequence[tuple[Labels, Reply]] = (("none", "option"),),
     paraphrases: int = 1,
     personas: Sequence[str] = ("",),
@@ -61,10 +64,23 @@ def variants(
     ]
 
 
+def permutations(number: int) -> list[str]:
+    """Return every order of so many options, the scale and its reverse first; ValueError for more than five, 120."""
+    if not 2 <= number <= MOST:
+        raise ValueError(f"all orders of {number} options: expected scales of 2 to {MOST}, which have at most 120")
+    every = ["".join(map(str, places)) for places in itertools.permutations(range(number))]
+    return [*ORDERS, *every[1:-1]]
+
+
 def shown(options: Sequence[str], variant: Variant) -> list[int]:
-    """Return the options' own places in the order shown."""
+    """Return the options' own places in the order shown; ValueError for an order of another number of options."""
     places = list(range(len(options)))
-    return places if variant.order == "ascending" else places[::-1]
+    if variant.order in ORDERS:
+        return places if variant.order == "ascending" else places[::-1]
+    found = [int(place) for place in variant.order]
+    if sorted(found) != places:
+        raise ValueError(f"order {variant.order}: no order of {len(options)} options")
+    return found
 
 
 def label(place: int, variant: Variant) -> str:

@@ -56,8 +56,8 @@ class Config:
     """questions of the survey at most, >= 1"""
     formats: Literal["published", "options"] = "published"
     """`published`: letters or numbers, answered by label or by option; `options` shows no labels"""
-    orders: Literal["both", "ascending"] = "both"
-    """`both` also shows the options from the last to the first"""
+    orders: Literal["both", "ascending", "all"] = "both"
+    """`both` also shows the options from the last to the first, `all` in every order (of 5 options 120)"""
     paraphrases: int = 1
     """wordings of the instruction, 1 to 5"""
     as_cultures: bool = False
@@ -77,10 +77,17 @@ def items(cfg: Config) -> list[Row]:
             "--as_cultures: the answers of no culture are known; use the world's cultures or rows with `means`"
         )
     personas = {f"a typical person from {name}": name for name in known} if cfg.as_cultures else {}
-    orders = survey.ORDERS if cfg.orders == "both" else survey.ORDERS[:1]
+    orders = _orders(rows) if cfg.orders == "all" else survey.ORDERS if cfg.orders == "both" else survey.ORDERS[:1]
     return wrapper.crossed(
         rows, survey.variants(orders, wrapper.FORMATS[cfg.formats], cfg.paraphrases, ("", *personas)), personas
     )
+
+
+def _orders(rows: Sequence[Row]) -> list[str]:
+    sizes = sorted({len(row.facts["options"]) for row in rows})
+    if len(sizes) > 1:
+        raise ValueError(f"--orders all: scales of {sizes} options have other orders each; ask them in separate runs")
+    return survey.permutations(sizes[0])
 
 
 def _rows(cfg: Config) -> list[Row]:
