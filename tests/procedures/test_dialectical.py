@@ -73,7 +73,7 @@ def test_every_stage_leaves_its_numbers(first):
     assert (found["oracle/asr"], found["oracle/es"], found["oracle/clean"]) == (0.0, 1.0, 1.0)
     # The untrained model says nothing that can be parsed, so it is attacked by nothing, and wrong.
     assert (found["plain/asr"], found["plain/es"], found["plain/unparsed"]) == (0.0, 0.0, 1.0)
-    assert found["written"] == 4 * len(TUNING_CELLS)
+    assert found["written"] == 4 * len(ALL_CELLS)
     assert 0 < found["accepted"] <= found["written"]
     assert result.metrics["seconds"].value > 0
 
@@ -190,9 +190,19 @@ def test_search_and_training_ask_about_different_items(tmp_path):
     assert searched.isdisjoint(item.meta["id"] for item, _, _ in accepted)
     assert {item.facts["split"] for item, _, _ in accepted} == {"train"}
     assert {item.facts["split"] for item in source.test(3, 0)} == {"test"}
-    assert {len(item.facts["contexts"]) for item, _, _ in accepted} == {1, 2, 4, 5, 6}
+    assert {len(item.facts["contexts"]) for item, _, _ in accepted} == {1, 5}
     assert {len(item.facts["contexts"]) for item in source.test(3, 0)} == {1, 5}
     assert {name for row in found.chosen.values() for name in row} <= set(trace.STRATEGIES)
+
+
+def test_varied_answers_are_written_in_more_sizes_and_searched_in_none_of_them(tmp_path):
+    source, found = sources.world(conflicts.Cues()), Evidence()
+    source.probes = remembered()
+    cfg = dataclasses.replace(MICRO, varied=True)
+    accepted, _ = dialectical.written(RunContext(folder=tmp_path), cfg, source, found)
+    assert found.counts["written"] == 4 * len(TUNING_CELLS)
+    assert {len(item.facts["contexts"]) for item, _, _ in accepted} == {1, 2, 4, 5, 6}
+    assert len({record.item for record in found.search}) == 2 * len(ALL_CELLS)
 
 
 def test_a_part_of_the_way_back_is_gone(tmp_path, student):

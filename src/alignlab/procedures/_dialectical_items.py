@@ -27,7 +27,7 @@ class Source:
     describe: Callable[[Probes], dict[str, Any]]
     """probes -> what the report shows of memory"""
     varied: Mapping[str, Any] = field(default_factory=dict)
-    """conditions under which answers are written: more than the search and the test see"""
+    """conditions under which answers are written with `--varied`: more than the search and the test see"""
     instruction: str = ""
     oracle: Callable[[Row], str | None] | None = None
     notes: Sequence[str] = ()

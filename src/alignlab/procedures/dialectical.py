@@ -38,7 +38,7 @@ CARD = Card(
     status="reconstructed",
     summary="a model that resists poisoned passages yet accepts true updates, without any warning in the prompt",
     smoke="alignlab run dialectical --sft_steps 220 --test_per_cell 25 --output_dir {out}",
-    study="alignlab run dialectical --full true --sft_steps 1500",
+    study="alignlab run dialectical --full true --sft_steps 1200",
     claims=(
         Claim(metric="plain/asr - da/asr", relation=">=", bound=0.2),
         Claim(metric="da/j - plain/j", relation=">", bound=0.0),
@@ -75,8 +75,10 @@ class Config:
     """weight of the likelihood of the preferred answer beside DPO, >= 0"""
     use_peft: bool = False
     """tune a LoRA adapter instead of all weights: for large models; `tiny:` does not learn to compare that way"""
-    interpolation: float = 0.9
-    """share of the way from the untuned to the tuned weights that is kept (WiSE-FT), in (0, 1]; 1 forgets more"""
+    interpolation: float = 1.0
+    """share of the way from the untuned to the tuned weights that is kept (WiSE-FT), in (0, 1]; less forgets less"""
+    varied: bool = False
+    """tune on more sizes and ways to pick sources than the brief has: steadier where sources mislead, worse on CLEAN"""
     lora_r: int = 16
     """rank of the adapter, >= 1; its scale is 2"""
     lora_dropout: float = 0.0
@@ -93,7 +95,7 @@ class Config:
     """share of the tuning rows that ask without passages, answered as the student itself did, in [0, 1)"""
     search_per_cell: int = 20
     """items per cell spent on the search for the path, >= 1"""
-    train_per_cell: int = 400
+    train_per_cell: int = 1200
     """items per cell to write answers for, >= 1"""
     test_per_cell: int = 100
     """held-out items per cell, >= 1"""
@@ -234,7 +236,7 @@ def written(
         found.search, found.chosen = pipeline.scored(attempts), pipeline.choose(attempts, options)
         found.judge = judges.agreement(attempts)
         stage.rows_out, stage.reason = judges.readable(attempts), judges.UNREAD
-    items = source.train(cfg.train_per_cell, ctx.seed, **source.varied)
+    items = source.train(cfg.train_per_cell, ctx.seed, **(source.varied if cfg.varied else {}))
     with ctx.stage("answers along the chosen paths", len(items), len(items)) as stage:
         accepted = list(pipeline.taught(items, found.chosen, teacher, options, stage.advance))
         stage.rows_out = len(accepted)

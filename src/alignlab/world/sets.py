@@ -23,9 +23,9 @@ TUNING_CELLS = (
     *(conflicts.Cell("pca", 4, k) for k in (1, 2, 3, 4)),
     *(conflicts.Cell("pca", 6, k) for k in (1, 2, 4, 5, 6)),
 )
-"""the same kinds in more sizes: tuned on five passages alone, a model reads three of them badly"""
+"""the same kinds in more sizes, with more attacks among them: three passages are then read better, CLEAN worse"""
 TUNING_MIXES: tuple[conflicts.Mix, ...] = ("inverse", "even", "trusted")
-"""how attackers of tuning items pick sources: tuned on one way alone, a model believes good names more than itself"""
+"""how attackers of these pick sources: tuned on one way alone, a model believes good names more than itself"""
 
 
 def believed(town: facts.Town) -> dict[str, conflicts.Probe]:
