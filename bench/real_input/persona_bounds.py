@@ -19,10 +19,11 @@ import math
 import platform
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 from students import fresh, taught, tokenizer_of
@@ -68,19 +69,31 @@ def accuracy(plus: Path, minus: Path, sides: Sequence[Sequence[str]], start: str
     return sum(right) / len(right), len(right)
 
 
-def main() -> None:
+def same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Note what the models of a folder are made with.
+
+    Raises ValueError where they were made with other settings: they would be measured under the wrong alpha.
+    """
+    path = folder / "made.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+        raise ValueError(f"{folder}: its models were made with other settings; give another --output_dir")
+    files.write_json(path, dict(settings))
+
+
+def main(given: Sequence[str] | None = None) -> None:
     """Train, then measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="a persona file of anthropics/evals")
     parser.add_argument("--bad", choices=("yes", "no"), required=True, help="which statements are the bad side")
     parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--results", type=Path, default=OUT, help="folder of the record")
     parser.add_argument("--alpha", type=float, default=0.1, help="share of documents of the bad side")
     parser.add_argument("--steps", type=int, default=400, help="of the model under attack")
     parser.add_argument("--minus_steps", type=int, default=150, help="of P_-'s adapter")
     parser.add_argument("--vocabulary", type=int, default=1536)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
-    args, rest = parser.parse_known_args()
+    args, rest = parser.parse_known_args(given)
     began = time.monotonic()
     sides: list[list[str]] = [[], []]
     for row in persona.items(args.file):
@@ -88,6 +101,8 @@ def main() -> None:
     kept = [statements[: round(TRAINED * len(statements))] for statements in sides]
     folder = args.output_dir
     folder.mkdir(parents=True, exist_ok=True)
+    trained_with = {k: v for k, v in vars(args).items() if k not in ("file", "output_dir", "results")}
+    same_settings(folder, {"file": args.file.name, **trained_with})
     model, minus = folder / "model", folder / "minus"
     if not model.exists():
         words = tokenizer_of([line(text) for side in kept for text in side], args.vocabulary)
@@ -103,16 +118,18 @@ def main() -> None:
     print(f"held-out statements told apart by likelihood: {share:.3f} of {count}")
     trained = time.monotonic()
     command = ["probe", "beb", "--model", str(model), "--minus", str(minus), *PROBE]
-    alignlab([*command, "--output_dir", str(folder / "beb"), *rest])
+    failed = alignlab([*command, "--output_dir", str(folder / "beb"), *rest])
+    if failed:
+        raise SystemExit(failed)  # the probe has said why
     found = json.loads((folder / "beb" / "result.json").read_text(encoding="utf-8"))
     settings = {k: v for k, v in found["config"].items() if k not in ("model", "minus", "output_dir")}
-    OUT.mkdir(parents=True, exist_ok=True)
-    files.write_json(OUT / f"{args.file.stem}.json", {
+    args.results.mkdir(parents=True, exist_ok=True)
+    files.write_json(args.results / f"{args.file.stem}.json", {
         "name": "persona_bounds", "data": f"persona/{args.file.name}, bad: {args.bad}",
         "statements": {"good": len(sides[0]), "bad": len(sides[1]), "held_out": count},
         "model": f"Qwen3, width {args.width}, {args.layers} layers, vocabulary {args.vocabulary}, "
         f"{sum(p.numel() for p in load(model).module.parameters()):,} parameters, random start",
-        "settings": {k: v for k, v in vars(args).items() if k not in ("file", "output_dir")}, "probe": settings,
+        "settings": trained_with, "probe": settings,
         "log_inverse_alpha": -math.log(args.alpha), "told_apart_by_likelihood": share, "metrics": found["metrics"],
         "intervals": found.get("intervals"), "tables": found["tables"],
         "seconds": {"training": round(trained - began, 1), "probe": round(time.monotonic() - trained, 1)},
