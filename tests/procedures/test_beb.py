@@ -158,8 +158,9 @@ def test_refuted_by_lengths_that_do_not_follow(exact):
     assert not all(claim.holds(found) for claim in beb.CARD.claims)
 
 
-def test_a_smaller_alpha_alone_makes_lines_steeper(exact):
+def test_a_smaller_alpha_alone_makes_lines_steeper(exact, monkeypatch):
     """Same personas, alpha .1 then .01: the line's beta rises, and all of it is what a known mixture shows too."""
+    monkeypatch.setattr(claims, "DRAWS", 60)
     few = dataclasses.replace(exact, log_ratio=exact.log_ratio[:400])
     ladder = claims.Ladder.of(few, 4, 3)
     cells = {name: claims.known(few, alpha, 4, 3).kl for name, alpha in (("before", 0.1), ("after", 0.01))}
