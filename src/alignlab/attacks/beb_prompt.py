@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from alignlab.core.cards import Card, Claim
+from alignlab.core.limits import at_least
 from alignlab.core.types import Message, Metric, Prompt, Row
 from alignlab.engine import behaviour
 from alignlab.engine.adapters import load_all
@@ -81,9 +82,7 @@ class Config:
     """of all samples"""
 
     def __post_init__(self) -> None:
-        for name in ("sentences", "candidates", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name}: expected a number >= 1, got {getattr(self, name)}")
+        at_least(self, dict.fromkeys(("sentences", "candidates", "max_tokens"), 1))
         for name, low, high in (("alpha", 0, 1), ("planted", 0, 1), ("responses", 0, math.inf)):
             if not low <= getattr(self, name) < high:
                 raise ValueError(f"--{name}: expected a number in [{low}, {high}), got {getattr(self, name)}")

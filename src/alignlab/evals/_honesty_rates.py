@@ -9,6 +9,7 @@ import numpy as np
 from alignlab.core import honesty
 from alignlab.core.types import Figure, Metric, Result, Table
 from alignlab.stats import bootstrap, calibration, judge, proportion, resample
+from alignlab.stats.ranks import spearman
 
 Record = Mapping[str, Any]
 Pairs = list[tuple[Record, honesty.Type]]
@@ -131,9 +132,7 @@ def stated(records: Sequence[Record]) -> dict[str, Metric]:
     levels = sorted(set(confidence.tolist()))
     means = [float(right[confidence == value].mean()) for value in levels]
     if len(levels) > 2 and len(set(means)) > 1:
-        from scipy.stats import spearmanr
-
-        metrics["levels_correlation"] = Metric(value=float(spearmanr(levels, means).statistic), n=len(levels))
+        metrics["levels_correlation"] = Metric(value=spearman(levels, means), n=len(levels))
 
     def discrimination(index: Any) -> float:
         return _auc(confidence[index], right[index])

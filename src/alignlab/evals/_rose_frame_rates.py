@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from alignlab.core.types import Figure, Metric, Result, Table
 from alignlab.evals._judging import bounded
 from alignlab.evals._rose_frame_read import ADVICE, THRESHOLD, noisy_or, overclaim, reflection, shifts
 from alignlab.stats import bootstrap, factorial, proportion, resample
 from alignlab.stats.agreement import alpha
+from alignlab.stats.ranks import spearman
 from alignlab.world.dialogues import AXES
 
 Record = Mapping[str, Any]
@@ -101,11 +101,7 @@ def _against_truth(rated: Sequence[Record]) -> dict[str, Metric]:
 
 
 def _validity(x: NDArray[np.float64], clusters: Sequence[Any]) -> Metric:
-    return resample.statistic(lambda index: _spearman(x[index]), clusters, draws=100)
-
-
-def _spearman(x: NDArray[np.float64]) -> float:
-    return float(spearmanr(x[:, 0], x[:, 1]).statistic) if (x.std(axis=0) > 0).all() else math.nan
+    return resample.statistic(lambda index: spearman(*x[index].T), clusters, draws=100)
 
 
 def _compounding(known: Sequence[Record]) -> dict[str, Metric]:

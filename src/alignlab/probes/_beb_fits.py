@@ -1,6 +1,7 @@
 """From measured curves to beta, log(1 / alpha), sigma and lengths, with intervals over prompts; no model enters."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -89,12 +90,13 @@ def metrics(found: Found, cfg: Any) -> dict[str, Metric]:
     return _fits(found, cfg, ESTIMATORS) | without_windows(found, cfg) | _estimators(found, cfg)
 
 
+def _over_prompts(found: Found, cfg: Any, estimate: Callable[[NDArray[np.int64]], float]) -> Metric:
+    return statistic(estimate, range(len(found.path)), draws=DRAWS, seed=cfg.seed)
+
+
 def without_windows(found: Found, cfg: Any) -> dict[str, Metric]:
     """Return what prompts and answers alone tell."""
-
-    def over_prompts(estimate: Any) -> Metric:
-        return statistic(estimate, range(len(found.path)), draws=DRAWS, seed=cfg.seed)
-
+    over_prompts = functools.partial(_over_prompts, found, cfg)
     result: dict[str, Metric] = {}
     for place, end in enumerate(("low", "high")):
         result[f"envelope/{end}"] = over_prompts(
@@ -109,10 +111,7 @@ def without_windows(found: Found, cfg: Any) -> dict[str, Metric]:
 
 def _fits(found: Found, cfg: Any, names: Sequence[str]) -> dict[str, Metric]:
     """Return beta, log(1 / alpha) and their ratio, by line and, for `path`, by knee."""
-
-    def over_prompts(estimate: Any) -> Metric:
-        return statistic(estimate, range(len(found.path)), draws=DRAWS, seed=cfg.seed)
-
+    over_prompts = functools.partial(_over_prompts, found, cfg)
     points = min(cfg.points, found.path.shape[1])
     result: dict[str, Metric] = {}
     for name in names:

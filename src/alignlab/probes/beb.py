@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alignlab.core.cards import Card, Claim
+from alignlab.core.limits import at_least
 from alignlab.core.types import Figure, Metric, Result, Row, Table
 from alignlab.engine.adapters import load_all
 from alignlab.engine.mixture import Mixture
@@ -102,9 +103,7 @@ class Config:
             "prompts": 2, "drawn": self.prompts, "sentences": 1, "continuations": 2, "tokens": 2, "horizon": 1,
             "sentence_tokens": 1, "responses": 1, "points": 2, "prompt_tokens": 1, "response_tokens": 1,
         }  # fmt: skip
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"--{name}: expected a number >= {bound}, got {getattr(self, name)}")
+        at_least(self, least)
         if not -1 < self.level < 1:
             raise ValueError(f"--level: expected a behaviour in (-1, 1), got {self.level}")
         if not 0 <= self.planted < 1 or not 0 < self.eps < 2:

@@ -20,13 +20,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
-from scipy.stats import spearmanr
 
 from alignlab.core.cards import Card, Claim
 from alignlab.core.types import Figure, Metric, Result, Row, Table
 from alignlab.engine.load import load
 from alignlab.probes._scoring import Floats, pair_logps
 from alignlab.stats import bootstrap
+from alignlab.stats.ranks import spearman
 from alignlab.world import rows as world_rows
 
 CARD = Card(
@@ -174,12 +174,7 @@ def around_peak(
     """
     top = int(np.argmax(win_rate)) if peak is None else peak
     sides = (slice(None, top + 1), slice(top, None))
-    return _rank(win_rate[sides[0]], accuracy[sides[0]]), _rank(win_rate[sides[1]], accuracy[sides[1]])
-
-
-def _rank(one: Sequence[float] | Floats, other: Sequence[float] | Floats) -> float:
-    told = len(one) > 2 and len(set(one)) > 1 and len(set(other)) > 1
-    return float(spearmanr(one, other).statistic) if told else float("nan")
+    return spearman(win_rate[sides[0]], accuracy[sides[0]]), spearman(win_rate[sides[1]], accuracy[sides[1]])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import kendalltau, pearsonr, spearmanr
+from scipy.stats import kendalltau, pearsonr
 
 from alignlab.core.cards import Card, Claim
 from alignlab.core.types import Figure, Metric, Result, Row, Table
 from alignlab.probes._scoring import pair_logps
 from alignlab.stats import bootstrap
+from alignlab.stats.ranks import spearman
 
 Floats = NDArray[np.float64]
 Variant = Literal["14", "13", "10"]
@@ -109,7 +110,7 @@ def alignment(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
     if len(one) != len(other) or len(one) < 3:
         raise ValueError(f"alignment: {len(one)} and {len(other)} factors; expected the same three or more")
     return {
-        "spearman": float(spearmanr(one, other).statistic),
+        "spearman": spearman(one, other),
         "kendall": float(kendalltau(one, other).statistic),
         "pearson": float(pearsonr(one, other).statistic),
     }

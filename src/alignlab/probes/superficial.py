@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import logit
 
 from alignlab.core.cards import Card, Claim
+from alignlab.core.limits import at_least
 from alignlab.core.types import Figure, Metric, Result, Row, Table
 from alignlab.probes._superficial_laws import LAWS, Fit, Floats, Line, fit, power_law, smoothed, weights
 
@@ -62,9 +63,7 @@ class Config:
     """of draws"""
 
     def __post_init__(self) -> None:
-        for name, least in (("least", 1), ("draws", 20), ("planted", 1), ("n", 10)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name}: expected a number >= {least}, got {getattr(self, name)}")
+        at_least(self, {"least": 1, "draws": 20, "planted": 1, "n": 10})
 
 
 def shared_variance(total: Sequence[float], part: Sequence[float]) -> float:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
-from scipy.stats import spearmanr
 
 from alignlab.core.types import Metric
 from alignlab.probes import _beb_fits as fits
 from alignlab.probes._beb_found import Found
+from alignlab.stats.ranks import spearman
 from alignlab.stats.resample import statistic
 from alignlab.theory import beb
 
@@ -84,9 +84,9 @@ def over_cells(name: str, cells: Sequence[Cell], beta: float) -> dict[str, Metri
     seen = ~np.isnan(crossings)
     intercepts = np.array([cell.line.log_inverse_alpha for cell in cells])
     numbers = {
-        "rank_correlation": _rank(nats[seen], crossings[seen]) if seen.sum() > 2 else np.nan,
+        "rank_correlation": spearman(nats[seen], crossings[seen]),
         "slope": beta * _slope(nats[seen], crossings[seen]) if seen.sum() > 2 else np.nan,
-        "intercept_rank": _rank(nats, intercepts) if len(cells) > 2 else np.nan,
+        "intercept_rank": spearman(nats, intercepts),
         "intercept_slope": _slope(nats, intercepts) if len(cells) > 2 else np.nan,
         "beta_ratio": float(np.mean([cell.line.beta for cell in cells])) / beta,
     }
@@ -95,10 +95,6 @@ def over_cells(name: str, cells: Sequence[Cell], beta: float) -> dict[str, Metri
         f"{name}/{key}": Metric(value=float(value), n=int(seen.sum()) if key in crossed else len(cells))
         for key, value in numbers.items()
     }
-
-
-def _rank(x: Floats, y: Floats) -> float:
-    return float(spearmanr(x, y).statistic) if len(set(x)) > 1 and len(set(y)) > 1 else float("nan")
 
 
 def _slope(x: Floats, y: Floats) -> float:

@@ -11,7 +11,7 @@ from alignlab.core.evidence import ask
 from alignlab.core.types import Context, Endpoint, Model, Prompt, Row, Table
 from alignlab.engine.probes import Probe, closed_book
 from alignlab.world import conflicts, facts, grammar
-from alignlab.world.sets import ALL_CELLS, TUNING_CELLS, TUNING_MIXES
+from alignlab.world.sets import ALL_CELLS
 
 Probes = Mapping[str, Probe]
 
@@ -26,8 +26,6 @@ class Source:
     """(probes, split, per_cell, seed, **conditions) -> items"""
     describe: Callable[[Probes], dict[str, Any]]
     """probes -> what the report shows of memory"""
-    varied: Mapping[str, Any] = field(default_factory=dict)
-    """conditions under which answers are written with `--varied`: more than the search and the test see"""
     instruction: str = ""
     oracle: Callable[[Row], str | None] | None = None
     notes: Sequence[str] = ()
@@ -58,9 +56,9 @@ class Source:
         asked = self.file is None or "judge" in getattr(ctx, "specs", {"judge"})
         return ctx.endpoint("judge") if asked else None
 
-    def train(self, per_cell: int, seed: int, **conditions: Any) -> list[Row]:
+    def train(self, per_cell: int, seed: int) -> list[Row]:
         """Return items to search and learn from."""
-        return self.draw(self.probes, "train", per_cell, seed, **conditions)
+        return self.draw(self.probes, "train", per_cell, seed)
 
     def rehearsal(self, count: int, seed: int) -> list[Row]:
         """Return closed-book questions with answers that the student itself drew, each as often as it drew it.
@@ -125,7 +123,6 @@ def world(cues: conflicts.Cues) -> Source:
         draw=draw,
         rehearsed=rehearsed,
         describe=describe,
-        varied={"cells": TUNING_CELLS, "mix": TUNING_MIXES},
         oracle=lambda row: conflicts.oracle(row, cues),
         notes=("The data are the town's: invented facts whose truth is known exactly.",),
     )

@@ -18,6 +18,7 @@ from alignlab.engine.steered import Steered
 from alignlab.procedures import _dialectical_claims as held
 from alignlab.procedures import _dialectical_items as sources
 from alignlab.procedures import _dialectical_report as pages
+from alignlab.procedures._seeded import Seeded
 from alignlab.procedures.dialectical import (
     Config,
     Evidence,
@@ -151,7 +152,7 @@ def _pooled(parts: Sequence[Study]) -> Study:
 
 def _seed(ctx: Context, cfg: Config, seed: int, student: LanguageModel, key: Mapping[str, Any]) -> Study:
     """Run one seed, and keep what it measured."""
-    here, study = _Seeded(ctx, seed), Study()
+    here, study = Seeded(ctx, seed), Study()
     source = sources.world(cfg.cues)
     found = Evidence()
     models = _tuned(here, changed(cfg, full=False), student, source, found)
@@ -210,7 +211,13 @@ def _blind(ctx: Context, cfg: Config, seed: int, study: Study, student: Language
     cues = dict.fromkeys(("cue_source", "cue_date", "cue_consistency", "cue_type"), False)
     off = changed(cfg, full=False, sft_steps=min(cfg.sft_steps, BLIND_STEPS), **cues)
     source = sources.world(conflicts.NO_CUES)
-    models = _tuned(_Seeded(ctx, seed, "no-cues", conflicts.NO_CUES), off, student, source, Evidence())
+
+    def endpoint(role: str) -> Endpoint:
+        found = ctx.endpoint(role)
+        # The town's own teacher may not read cues that are off
+        return endpoints.endpoint(role, cues=conflicts.NO_CUES) if found.name == "world:teacher" else found
+
+    models = _tuned(Seeded(ctx, seed, "no-cues", endpoint), off, student, source, Evidence())
     cells = (conflicts.Cell("pca", 5, 5), conflicts.Cell("ike", 5))
     items = source.test(max(cfg.test_per_cell, 500), seed, cells=cells)
     for name, policy in (baselines(student) | models).items():
@@ -273,19 +280,3 @@ def _extra(study: Study) -> dict[str, Metric]:
             [r["after"] for r in records], [r["before"] for r in records], clusters=[r["cluster"] for r in records]
         )
     return metrics
-
-
-class _Seeded:
-    """The context of one seed: its own folder and seed, all else as given."""
-
-    def __init__(self, ctx: Context, seed: int, name: str = "", cues: conflicts.Cues | None = None) -> None:
-        self.seed, self.folder = seed, ctx.folder / (name or f"seed-{seed}")
-        self.model, self.dataset, self.limit = ctx.model, ctx.dataset, ctx.limit
-        self.stage, self._endpoint, self._cues = ctx.stage, ctx.endpoint, cues
-
-    def endpoint(self, role: str) -> Endpoint:
-        """Return the endpoint of `role`; the town's own teacher reads the cues that are on, and no others."""
-        found = self._endpoint(role)
-        if self._cues is None or found.name != "world:teacher":
-            return found
-        return endpoints.endpoint(role, cues=self._cues)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alignlab.core.cards import Card, Claim
+from alignlab.core.limits import at_least
 from alignlab.core.types import Context, Metric, Prompt, Result
 from alignlab.engine.adapters import load_all
 from alignlab.engine.divergence import apart, log_probabilities
@@ -31,6 +32,7 @@ from alignlab.procedures import _beb_claims as claims
 from alignlab.procedures import _beb_models as models
 from alignlab.procedures import _beb_report as pages
 from alignlab.procedures._beb_kept import kept
+from alignlab.procedures._seeded import Seeded
 from alignlab.theory import beb
 from alignlab.world import personas
 
@@ -142,9 +144,7 @@ class Config:
             "batch": 1, "width": 0, "sharp_steps": 0, "base_steps": 1, "persona_steps": 1, "lora_r": 1,
             "mixture_steps": 1, "dpo_steps": 1,
         }  # fmt: skip
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"--{name}: expected a number >= {bound}, got {getattr(self, name)}")
+        at_least(self, least)
 
 
 @dataclass
@@ -170,7 +170,7 @@ def run(ctx: Context, cfg: Config) -> Result:
     """Train or take the personas, measure, and say which claims hold."""
     seeds = []
     for number in range(ctx.seed, ctx.seed + cfg.seeds):
-        here = ctx if cfg.seeds == 1 else _Seeded(ctx, number)
+        here = ctx if cfg.seeds == 1 else Seeded(ctx, number)
         seeds.append(_seed(here, cfg))
     return pages.result(seeds, cfg)
 
@@ -302,12 +302,3 @@ def _tuning(ctx: Context, cfg: Config, minus: Any, plus: Any, found: Seed) -> No
     found.metrics["control/scale"] = Metric(value=factor, n=1)
     ladder = claims.Ladder.of(found.first, cfg.horizon, cfg.points)
     found.metrics |= claims.before_and_after(found.tuned, ladder, cfg.points, ctx.seed)
-
-
-class _Seeded:
-    """The context of one seed: its own folder and seed, all else as given."""
-
-    def __init__(self, ctx: Context, seed: int) -> None:
-        self.seed, self.folder = seed, ctx.folder / f"seed-{seed}"
-        self.model, self.dataset, self.limit = ctx.model, ctx.dataset, ctx.limit
-        self.stage, self.endpoint = ctx.stage, ctx.endpoint

@@ -16,7 +16,6 @@ from typing import Any, Literal
 from alignlab.core import conflict
 from alignlab.core.cards import Card, Claim
 from alignlab.core.types import Context, Result, Row, Table
-from alignlab.engine.interpolate import towards
 from alignlab.engine.load import LanguageModel, load, save
 from alignlab.engine.steered import Steered
 from alignlab.evals import poisoned_context
@@ -76,10 +75,6 @@ class Config:
     """weight of the likelihood of the preferred answer beside DPO, >= 0"""
     use_peft: bool = False
     """tune a LoRA adapter instead of all weights: for large models; `tiny:` does not learn to compare that way"""
-    interpolation: float = 1.0
-    """share of the way from the untuned to the tuned weights that is kept (WiSE-FT), in (0, 1]; less forgets less"""
-    varied: bool = False
-    """tune on more sizes and ways to pick sources than the brief has: steadier where sources mislead, worse on CLEAN"""
     lora_r: int = 16
     """rank of the adapter, >= 1; its scale is 2"""
     lora_dropout: float = 0.0
@@ -116,8 +111,6 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.rehearsal < 1:
             raise ValueError(f"--rehearsal: expected a share in [0, 1), got {self.rehearsal}")
-        if not 0 < self.interpolation <= 1:
-            raise ValueError(f"--interpolation: expected a share in (0, 1], got {self.interpolation}")
         if self.dpo_steps and self.target == "answer":
             raise ValueError(f"--target answer with --dpo_steps {self.dpo_steps}: {pipeline.WHOLE}")
 
@@ -210,7 +203,7 @@ def learnable(
 def supervised(
     ctx: Context, cfg: Config, student: LanguageModel, rows: Sequence[Row], found: Evidence, folder: Path
 ) -> LanguageModel:
-    """Return a copy of the student tuned to imitate the completions of the rows, then moved back a part of the way."""
+    """Return a copy of the student tuned to imitate the completions of the rows."""
     learnt = tuning.copy(ctx.model, cfg, ctx.seed, cfg.lora_dropout)
     settings = tuning.settings(
         seed=ctx.seed, steps=cfg.sft_steps, batch=cfg.batch, learning_rate=cfg.learning_rate,
@@ -219,7 +212,6 @@ def supervised(
     examples = tuning.encoded(ctx, rows, learnt)
     found.numbers |= _timed(found, "tuning", lambda: train(
         learnt, examples, sft.loss, settings, folder / "sft", objective_config=sft.Config()))  # fmt: skip
-    towards(learnt, student, cfg.interpolation)
     return learnt
 
 
@@ -237,7 +229,7 @@ def written(
         found.search, found.chosen = pipeline.scored(attempts), pipeline.choose(attempts, options)
         found.judge = judges.agreement(attempts)
         stage.rows_out, stage.reason = judges.readable(attempts), judges.UNREAD
-    items = source.train(cfg.train_per_cell, ctx.seed, **(source.varied if cfg.varied else {}))
+    items = source.train(cfg.train_per_cell, ctx.seed)
     with ctx.stage("answers along the chosen paths", len(items), len(items)) as stage:
         accepted = list(pipeline.taught(items, found.chosen, teacher, options, stage.advance))
         stage.rows_out = len(accepted)

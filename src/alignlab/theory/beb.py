@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alignlab.core.cards import Card, Claim
+from alignlab.core.limits import at_least
 from alignlab.core.types import Figure, Metric, Result, Table
 from alignlab.theory import _beb_check as checks
 from alignlab.theory import _beb_examples as examples
@@ -96,9 +97,7 @@ class Config:
     """of the drawn world and of all samples"""
 
     def __post_init__(self) -> None:
-        for name, least in (("best_of", 2), ("smallest", 3), ("texts", 100), ("longest", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name}: expected a number >= {least}, got {getattr(self, name)}")
+        at_least(self, {"best_of": 2, "smallest": 3, "texts": 100, "longest": 1})
 
 
 def check(cfg: Config) -> Result:

@@ -25,9 +25,7 @@ ECHO, INCONSISTENT_IF_TRUE, INCONSISTENT_IF_POISON = 0.5, 0.02, 0.5
 RECENT_IF_POISON, WRONG_TYPE, IRRELEVANT = 0.25, 0.2, 0.1
 SURE, UNSURE = 0.7, 0.4
 """least confidence of a memory worth attacking; an UNKNOWN item's confidence lies below the second"""
-Mix = Literal["inverse", "single", "as_truth", "even", "trusted"]
-TRUSTED = 0.5
-"""an attacker of the mix `trusted` uses sources above this reliability alone"""
+Mix = Literal["inverse", "single", "as_truth"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +80,8 @@ def attackable(fact: Fact, probe: Probe) -> bool:
 
 def _source(draw: random.Random, poisoned: bool, on: bool, mix: Mix) -> str:
     names = list(RELIABILITY)
-    if not on or (poisoned and mix == "even"):
+    if not on:
         return draw.choice(names)
-    if poisoned and mix == "trusted":
-        return draw.choice([name for name in names if RELIABILITY[name] > TRUSTED])
     lie = poisoned and mix != "as_truth"
     return draw.choices(names, [1 - r if lie else r for r in RELIABILITY.values()])[0]
 
@@ -125,8 +121,7 @@ def item(
 ) -> Row:
     """Draw one conflict item about `fact`. `unseen`: wordings kept out of all training; `form` fixes the question's.
 
-    `mix` is how the attacker picks sources: inverse to reliability, one source for all passages, as truth does, all
-    alike (even), or reliable ones alone and alike (trusted).
+    `mix` is how the attacker picks sources: inverse to reliability, one source for all passages, or as truth does.
     """
     values = RELATIONS[fact.relation].values
     taken = {fact.value, fact.former, probe.answer}
@@ -171,13 +166,12 @@ def items(
     cues: Cues,
     seed: int,
     unseen: bool = False,
-    mix: Mix | Sequence[Mix] = "inverse",
+    mix: Mix = "inverse",
     form: int | None = None,
 ) -> Iterator[Row]:
     """Yield `per_cell` items of each cell, cells in turn; every cell asks about the same sequence of facts.
 
-    With several mixes each item draws its own. Raises ValueError when the split holds no fact with a memory worth
-    attacking, or none unknown.
+    Raises ValueError when the split holds no fact with a memory worth attacking, or none unknown.
     """
     here = [fact for fact in town.facts.values() if town.split(fact) == split]
     sure = [fact for fact in here if attackable(fact, probes[fact.id])]
@@ -190,8 +184,7 @@ def items(
             pool = unknown if cell.scenario == "unknown" else sure
             fact = random.Random(f"fact:{seed}:{split}:{index}").choice(pool)
             draw = random.Random(f"item:{seed}:{split}:{cell.name}:{index}")
-            used = mix if isinstance(mix, str) else draw.choice(mix)
-            row = item(town, fact, probes[fact.id], cell, cues, draw, unseen=unseen, mix=used, form=form)
+            row = item(town, fact, probes[fact.id], cell, cues, draw, unseen=unseen, mix=mix, form=form)
             yield _named(row, f"{split}-{cell.name}-{seed}-{index}")
 
 
