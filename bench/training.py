@@ -447,10 +447,12 @@ def main() -> None:
             "lengths": lengths_of(shape, few if objective != "floor" else 2, shrink),
         }  # fmt: skip
         print(name, flush=True)
+        # in one micro-batch, KTO reads a prompt once for its own answer and the lent one
+        batches = args.our_batches + [args.rows] * (objective == "kto" and args.rows not in args.our_batches)
         mine = [
             {"batch": batch} | ask({**asked, "batch": batch, "worker": worker}, args.patience)
             for worker, batch in ([("our_options", 32)] if objective == "options" else
-                                  [("ours", b) for b in args.our_batches[: 1 if objective == "floor" else None]])
+                                  [("ours", b) for b in batches[: 1 if objective == "floor" else None]])
         ]  # fmt: skip
         print(*(f"    ours {row}" for row in mine), sep="\n", flush=True)
         row = {"name": name, "shape": shape, **shared, "groups": len(asked["lengths"]), "clock": args.clock}

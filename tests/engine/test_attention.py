@@ -1,5 +1,6 @@
 """Shared against plain on real architectures from tiny configs: values, gradients, and what must fall back."""
 
+import dataclasses
 import random
 import warnings
 from dataclasses import replace
@@ -268,7 +269,7 @@ def test_of_a_large_first_batch_a_part_is_computed_twice(monkeypatch, broken):
 sharing = attention.sharing
 
 
-def joined(module, spans):
+def joined(module, spans, **_kept):
     return sharing(module, [Span(span.size, ()) for span in spans])
 
 
@@ -279,9 +280,53 @@ def test_what_was_not_in_the_first_batch_is_checked_when_it_comes():
         for sizes in batches:
             score(module, collate(some(sizes=sizes)[: len(sizes)], 0))
     assert list(sharing_of(module).checked) == [
-        Case("float32", False, False, False), Case("float32", False, True, False), Case("float32", False, False, True),
-        Case("float32", True, True, True),
+        Case("float32", False, False, False, False), Case("float32", False, True, False, False),
+        Case("float32", False, False, True, False), Case("float32", True, True, True, False),
     ]  # fmt: skip
+
+
+def lending(seed=0):
+    """Groups in which prompts hold completions that are only looked at: some alone, one that begins like another."""
+    sizes = ((6, (4, 9, 3)), (3, (5, 2)), (30, (7, 12)), (1, (1, 1, 2, 30)))
+    own, aside = ("dataset",), ("mismatched",)
+    origins = (own * 2 + aside, own + aside, aside + own, own + aside * 3)
+    examples = [dataclasses.replace(e, origins=o) for e, o in zip(some(seed, sizes), origins)]
+    last = examples[-1]
+    begins = Example(
+        prompt_ids=last.prompt_ids, completions=(last.completions[3][:5], last.completions[3]), origins=aside + own
+    )
+    return collate([*examples, begins, dataclasses.replace(examples[0], origins=aside * 3, prompt_ids=[5, 4])], 0)
+
+
+@pytest.mark.parametrize("name", [*NAMED, "mistral"])
+def test_what_is_only_looked_at_is_read_on_its_prompt_and_gets_no_gradient(name):
+    module, groups = make(name, torch.float64), lending()
+    aside = torch.tensor([origin == "mismatched" for origin in groups.origin])
+    everything, _ = gradients(module, dataclasses.replace(groups, origin=()), False)
+    _, expected = gradients(module, dataclasses.replace(groups, origin=(), mask=groups.mask & ~aside[:, None]), False)
+    for share, size in ((False, None), (True, 1), (True, 40), (True, 10**6), (None, None)):
+        module.zero_grad()
+        logp = score(module, groups, share=share, batch_tokens=size).logp
+        torch.testing.assert_close(logp.detach(), everything, atol=1e-11, rtol=0)
+        weights = torch.linspace(-1, 1, logp.numel(), dtype=logp.dtype).reshape(logp.shape)
+        (logp * weights * ~aside[:, None]).sum().backward()
+        found = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+        assert (found - expected).norm() <= 1e-9 * expected.norm(), (share, size)
+    assert any(case.after for case in sharing_of(module).checked)
+    with torch.no_grad():
+        torch.testing.assert_close(score(module, groups, share=True).logp, everything, atol=1e-11, rtol=0)
+
+
+def test_a_difference_in_what_is_only_looked_at_is_noticed(monkeypatch):
+    module, groups = make("llama"), lending()
+
+    def shifted(module, spans, keep=None, on=None):
+        on = None if on is None else {layer: [(k.roll(1, 2), v) for k, v in known] for layer, known in on.items()}
+        return sharing(module, spans, keep=keep, on=on)
+
+    monkeypatch.setattr(score_module.attention, "sharing", shifted)
+    with pytest.warns(UserWarning, match=r"differs by .* nats"):
+        score(module, groups)
 
 
 def test_16_bits_may_differ_as_much_as_the_plain_path_from_itself(monkeypatch):

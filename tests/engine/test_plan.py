@@ -131,3 +131,33 @@ def test_bad_input():
     with pytest.raises(ValueError, match="row_tokens: expected a whole number >= 1, got 0"):
         plan([[1]], [[1]], [0], row_tokens=0)
     assert plan([[]], [[1]], [0], [[]], row_tokens=8) == []
+
+
+def test_what_is_only_looked_at_stands_in_a_row_of_its_own():
+    prompt, completions = [7, 8, 9], [[1, 2, 3, 4], [5, 6, 1], [1, 2, 9], [5, 6, 2, 3], [4]]
+    (row,) = plan([prompt], completions, [0] * 5, row_tokens=64, looked_at={1, 2, 3, 4})
+    # of the lent ones [1, 2] is read anyway, and [4] is predicted by the prompt's end
+    assert (row.ids, row.spans) == ((7, 8, 9, 1, 2, 3), (Span(3, (3,)),))
+    assert row.after.ids == (5, 6, 2)
+    assert row.after.positions == (3, 4, 5)
+    assert row.after.spans == (Span(3, (3,)),)
+    assert row.after.longest == 6
+    found = sorted((n, t) for part in (row, row.after) for _, n, t in part.scored)
+    assert found == sorted((n, t) for n, c in enumerate(completions) for t in range(len(c)))
+    assert [(row.after.heads[k], n, t) for k, n, t in row.after.scored] == [
+        (0, 1, 1),
+        (0, 3, 1),
+        (1, 1, 2),
+        (1, 3, 2),
+        (2, 3, 3),
+    ]
+    assert row.after.targets == tuple(completions[n][t] for _, n, t in row.after.scored)
+
+
+def test_rows_read_afterwards_keep_the_prompts_in_order():
+    prompts, completions = [[1, 2], [3], [4, 5, 6]], [[7, 8], [9, 7], [8, 8], [9, 9, 9]]
+    rows = plan(prompts, completions, [0, 1, 2, 2], row_tokens=64, looked_at={3})
+    (row,) = rows
+    assert [span.prompt for span in row.spans] == [span.prompt for span in row.after.spans]
+    assert [span.completions for span in row.after.spans] == [(2,), (), ()]
+    assert plan(prompts, completions, [0, 1, 2, 2], row_tokens=64)[0].after is None

@@ -62,6 +62,25 @@ def test_counted_flops_are_pytorchs(architecture, share, gradient):
     assert price.step(found) == 3 * price.forward(found)
 
 
+@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
+def test_what_is_only_looked_at_beside_the_rest_is_counted_apart(architecture):
+    """Prompt and own completion three times, the lent one once, its prompt not again."""
+    module = eager(architecture)
+    groups = batch((9, 7, 5), (12, 8, 6))
+    groups = dataclasses.replace(groups, origin=("dataset", "mismatched") * 2)
+    own = dataclasses.replace(groups, mask=groups.mask & torch.tensor([[True], [False]] * 2))
+    looking = work.Work()
+    with FlopCounterMode(display=False) as counter, work.measured(looking) as learning:
+        score.score(module, groups, share=True).logp[::2].sum().backward()
+    price, least, both = work.price(module), work.least(module, [own]), work.least(module, [groups])
+    assert (learning.tokens, learning.heads) == (least.tokens, least.heads)
+    assert (looking.tokens, looking.heads) == (both.tokens - least.tokens, both.heads - least.heads) == (4 + 5, 4 + 5)
+    hidden = (9 + 6) ** 2 + (12 + 7) ** 2  # half of each causal square is computed and masked
+    assert counter.get_total_flops() == 3 * (price.forward(learning) + price.pair * hidden) + price.forward(looking)
+    done = price.step(learning) + price.forward(looking)
+    assert 1 <= done / price.floor(least, both) < 1.02
+
+
 def test_nothing_is_noted_where_nobody_measures_and_nothing_of_the_comparison():
     module = eager("llama")
     with work.measured() as found:

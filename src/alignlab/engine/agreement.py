@@ -33,6 +33,8 @@ class Case(NamedTuple):
     """prompts with several completions"""
     packed: bool
     """rows of several prompts"""
+    after: bool
+    """completions read after the row of their prompt"""
 
     def covers(self, other: "Case") -> bool:
         """Whether a batch like `other` holds nothing that this one did not."""
@@ -86,6 +88,7 @@ def few(groups: Groups, prompts: tuple[Tensor, Tensor]) -> Groups | None:
     return Groups(
         prompt_ids=groups.prompt_ids, prompt_mask=groups.prompt_mask, ids=groups.ids[chosen],
         mask=groups.mask[chosen.to(groups.mask.device)], group=groups.group[chosen],
+        origin=tuple(groups.origin[n] for n in chosen.tolist()) if groups.origin else (),
     )  # fmt: skip
 
 
@@ -144,9 +147,11 @@ def _case(module: nn.Module, rows: Sequence[PlannedRow]) -> Case:
     window = getattr(attention.text_config(module.config), "sliding_window", None)
     return Case(
         dtype=str(computes_in(module)).removeprefix("torch."),
-        windowed=window is not None and any(row.longest >= window for row in rows),
+        windowed=window is not None
+        and any(part.longest >= window for row in rows for part in (row, row.after) if part is not None),
         branching=any(len(span.completions) > 1 for row in rows for span in row.spans),
         packed=any(len(row.spans) > 1 for row in rows),
+        after=any(row.after is not None for row in rows),
     )
 
 

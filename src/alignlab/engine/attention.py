@@ -4,7 +4,8 @@ Models stay as they are. A function is registered with transformers' `AttentionI
 config names it, so that no mask is built and every attention layer hands its queries, keys and values here. They are
 cut along the row, and the attention that the model had before (SDPA or its own eager function, with its soft-capping,
 sinks or scaling) is applied to each piece: prompt and first completion on themselves, each further completion on prompt
-and itself. Windows count positions within a sequence, not places in the row.
+and itself. Windows count positions within a sequence, not places in the row. A row may leave the keys and values of its
+prompts to a row of completions alone that is read after it.
 """
 
 import contextlib
@@ -102,12 +103,20 @@ class Block(NamedTuple):
     """additive [1, 1, queries, keys]; None where SDPA's own causal mask will do"""
 
 
+Kept = dict[int, list[tuple[Tensor, Tensor]]]
+"""id of an attention layer -> keys and values [B, key heads, P, d] of each prompt of a row, without gradient"""
+
+
 @dataclass
 class Layout:
     """The spans of one row, the configs to switch, and what attention has to do piece by piece."""
 
     spans: Sequence[Span]
     configs: Sequence[Any]
+    keep: Kept | None = None
+    """receives the keys and values of the row's prompts"""
+    on: Kept | None = None
+    """the row holds completions alone, and these are their prompts"""
     calls: int = 0
     inner: dict[int, str] = field(default_factory=dict)
     """id of a config -> the attention it named before"""
@@ -116,16 +125,35 @@ class Layout:
     def __post_init__(self) -> None:
         # (position of the first query, queries): the first completion is read on with its prompt, as one causal square
         self.pieces: list[tuple[int, int]] = []
-        # whether keys and values of a piece come as two parts, the prompt being read by other pieces too
-        self.prompts: list[bool] = []
+        # keys and values of a prompt are a part by themselves where several pieces read them
         self.parts: list[int] = []
         for span in self.spans:
             first, rest = sum(span.completions[:1]), span.completions[1:]
+            if self.on is not None:
+                self.pieces += [(span.prompt, length) for length in span.completions]
+                self.parts += span.completions
+                continue
             self.pieces += [(0, span.prompt + first), *((span.prompt, length) for length in rest)]
-            self.prompts += [bool(rest), *(False for _ in rest)]
             self.parts += [span.prompt, first, *rest] if rest else [span.prompt + first]
         self.sizes = [length for _, length in self.pieces]
         self.tokens = sum(self.sizes)
+
+    def keys_of(self, module: nn.Module, key: Tensor, value: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the keys and values that each piece sees, its prompt's included; leave the prompts' to another row."""
+        # One split is one node of the graph; a slice per piece would write the whole row's gradient for each
+        keys, values = (iter(tensor.split(self.parts, 2)) for tensor in (key, value))
+        known = iter(() if self.on is None else self.on[id(module)])
+        if self.keep is not None and id(module) not in self.keep:
+            starts = itertools.accumulate((span.size for span in self.spans), initial=0)
+            cuts = [slice(start, start + span.prompt) for start, span in zip(starts, self.spans)]
+            self.keep[id(module)] = [(key[:, :, cut].detach(), value[:, :, cut].detach()) for cut in cuts]
+        for span in self.spans:
+            prompt = next(known) if self.on is not None else (next(keys), next(values))
+            if self.on is None and len(span.completions) < 2:
+                yield prompt
+                continue
+            for _ in span.completions:
+                yield torch.cat((prompt[0], next(keys)), 2), torch.cat((prompt[1], next(values)), 2)
 
     def blocks_of(self, window: int | None, sdpa: bool, like: Tensor) -> list[list[Block]]:
         """Return the blocks of every piece, for layers with this window."""
@@ -174,8 +202,16 @@ def _entered(layout: Layout) -> Iterator[Layout]:
 
 
 @contextlib.contextmanager
-def sharing(module: nn.Module, spans: Sequence[Span]) -> Iterator[Layout]:
+def sharing(
+    module: nn.Module, spans: Sequence[Span], *, keep: Kept | None = None, on: Kept | None = None
+) -> Iterator[Layout]:
     """Let `module` read rows [B, S] of these spans; afterwards, exceptions included, its config is as before.
+
+    Args:
+        module: the model.
+        spans: prompts and completions of the row.
+        keep: an empty dictionary that receives the prompts' keys and values.
+        on: what such a dictionary received from a row of the same prompts; this row has their completions alone.
 
     Raises:
         NotShared: on leaving, where some layer did not come here; inside, where a layer wants what cannot be cut.
@@ -184,7 +220,7 @@ def sharing(module: nn.Module, spans: Sequence[Span]) -> Iterator[Layout]:
 
     AttentionInterface.register(NAME, rectangles)
     found = {id(c): c for part in module.modules() if isinstance(c := getattr(part, "config", None), PretrainedConfig)}
-    with _entered(Layout(spans, tuple(found.values()))) as layout:
+    with _entered(Layout(spans, tuple(found.values()), keep, on)) as layout:
         yield layout
     wanted = text_config(_base(module).config).num_hidden_layers
     if layout.calls != wanted:
@@ -265,17 +301,9 @@ def rectangles(
         raise NotShared(f"its attention runs {name}")
     kwargs.pop("is_causal", None)
     blocks = layout.blocks_of(_window(module), name == "sdpa", query)
-    # One split is one node of the graph; a slice per piece would write the whole row's gradient for each
-    queries = query.split(layout.sizes, 2)
-    keys, values = (iter(tensor.split(layout.parts, 2)) for tensor in (key, value))
     outputs: list[Tensor] = []
-    prompt: tuple[Tensor, ...] = ()
-    for (offset, length), prompted, todo, q in zip(layout.pieces, layout.prompts, blocks, queries):
-        kv = (next(keys), next(values))
-        if prompted:
-            prompt, kv = kv, (next(keys), next(values))
-        if offset or prompted:
-            kv = (torch.cat((prompt[0], kv[0]), 2), torch.cat((prompt[1], kv[1]), 2))
+    pieces = zip(layout.pieces, layout.keys_of(module, key, value), blocks, query.split(layout.sizes, 2))
+    for (offset, length), kv, todo, q in pieces:
         for part, block in zip(q.split([stop - start for (start, stop), *_ in todo], 2), todo):
             whole = block.keys == (0, offset + length)
             k, v = kv if whole else (tensor[:, :, slice(*block.keys)] for tensor in kv)

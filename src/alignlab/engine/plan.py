@@ -5,10 +5,12 @@ one prompt that begin alike, one that another continues is a part of it: equal c
 steps, or options of a single token cost nothing more. A completion's last scored token is predicted but never read.
 
 A row is laid out without gaps as [prompt | completion | completion | ... | next prompt | ...]; attention keeps prompts
-apart, and completions blind to each other. Pure Python, and the same rows for the same input, always.
+apart, and completions blind to each other. Completions that are only looked at, without gradient, are kept out of it:
+they are read `after` it, as [completion | completion | ...], on the prompts' keys and values, so that nobody walks back
+through them. Pure Python, and the same rows for the same input, always.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 Ids = tuple[int, ...]
@@ -48,6 +50,8 @@ class PlannedRow:
     """(index into `heads`, completion, column): a scored token and where it is predicted; ascending"""
     targets: Ids
     """the scored tokens themselves"""
+    after: "PlannedRow | None" = None
+    """completions alone, to be read on the keys and values of this row's prompts: as many spans, in the same order"""
 
     @property
     def longest(self) -> int:
@@ -63,6 +67,9 @@ class _Part:
     reads: tuple[Ids, ...]
     scored: tuple[tuple[int, int, int], ...]
     """(place in `reads`, or -1 for the prompt alone; completion; column)"""
+    later: tuple[Ids, ...] = ()
+    """what is read after the row, and its scored tokens likewise"""
+    scored_later: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def size(self) -> int:
@@ -76,6 +83,7 @@ def plan(
     scored: Sequence[Sequence[int]] | None = None,
     *,
     row_tokens: int,
+    looked_at: Collection[int] = (),
 ) -> list[PlannedRow]:
     """Lay prompts and completions out in rows.
 
@@ -85,6 +93,7 @@ def plan(
         group: N indices into prompts.
         scored: N lists of scored columns, ascending; None scores every token.
         row_tokens: tokens of a row, >= 1; a prompt is not cut off its completions, so a longer span is a row by itself.
+        looked_at: completions to be read `after` the row of their prompt, but for what other completions read anyway.
 
     Returns:
         Rows by first fit, large spans first. Completions without a scored token are in none of them.
@@ -101,7 +110,7 @@ def plan(
             members.setdefault(tuple(prompts[group[n]]), []).append(n)
     if () in members:
         raise ValueError("a prompt without tokens; a causal model needs one before the first scored token")
-    parts = [_part(prompt, found, completions, columns) for prompt, found in members.items()]
+    parts = [_part(prompt, found, completions, columns, looked_at) for prompt, found in members.items()]
     rows: list[list[_Part]] = []
     room: list[int] = []
     for part in sorted(parts, key=lambda p: -p.size):
@@ -116,46 +125,69 @@ def plan(
 
 
 def _part(
-    prompt: Ids, members: Sequence[int], completions: Sequence[Sequence[int]], columns: Sequence[Sequence[int]]
-) -> _Part:
+    prompt: Ids, members: Sequence[int], completions: Sequence[Sequence[int]], columns: Sequence[Sequence[int]],
+    looked_at: Collection[int],
+) -> _Part:  # fmt: skip
     """Fold the completions of one prompt that begin alike."""
     reads = {n: tuple(completions[n][: columns[n][-1]]) for n in members}
+    kept, place = _folded([read for n, read in reads.items() if n not in looked_at])
+    for read in set(reads.values()) - set(place):
+        inside = next((k for k, other in enumerate(kept) if other[: len(read)] == read), None)
+        if inside is not None or not read:
+            place[read] = -1 if inside is None else inside
+    later, place_later = _folded([read for read in reads.values() if read not in place])
+    scored, scored_later = [], []
+    for n in members:
+        for t in columns[n]:
+            # the prompt's end predicts a first token, whoever reads what follows
+            if t == 0 or reads[n] in place:
+                scored.append((place.get(reads[n], -1), n, t))
+            else:
+                scored_later.append((place_later[reads[n]], n, t))
+    return _Part(prompt, kept, tuple(scored), later, tuple(scored_later))
+
+
+def _folded(reads: Sequence[Ids]) -> tuple[tuple[Ids, ...], dict[Ids, int]]:
+    """Return what must be read, and for each of `reads` its place there, -1 for nothing."""
     continued: dict[Ids, Ids] = {}
     longest: Ids = ()
     # In lexicographic order, what continues a sequence stands right behind it
-    for read in sorted(set(reads.values()), reverse=True):
+    for read in sorted(set(reads), reverse=True):
         if longest[: len(read)] != read:
             longest = read
         continued[read] = longest
     # The longest first: attention reads it on with the prompt, without a mask
-    kept = sorted(dict.fromkeys(continued[reads[n]] for n in members if continued[reads[n]]), key=len, reverse=True)
+    distinct = dict.fromkeys(continued[read] for read in reads if continued[read])
+    kept = tuple(sorted(distinct, key=len, reverse=True))
     places = {read: k for k, read in enumerate(kept)}
-    scored = tuple((places.get(continued[reads[n]], -1), n, t) for n in members for t in columns[n])
-    return _Part(prompt, tuple(kept), scored)
+    return kept, {read: places.get(other, -1) for read, other in continued.items()}
 
 
-def _row(parts: Sequence[_Part], completions: Sequence[Sequence[int]]) -> PlannedRow:
+def _row(parts: Sequence[_Part], completions: Sequence[Sequence[int]], *, after: bool = False) -> PlannedRow:
     ids: list[int] = []
     positions: list[int] = []
     wanted: list[tuple[int, int, int]] = []
     for part in parts:
         last = len(ids) + len(part.prompt) - 1
-        ids += part.prompt
-        positions += range(len(part.prompt))
+        if not after:
+            ids += part.prompt
+            positions += range(len(part.prompt))
         starts = []
-        for read in part.reads:
+        for read in part.later if after else part.reads:
             starts.append(len(ids))
             ids += read
             positions += range(len(part.prompt), len(part.prompt) + len(read))
         # column t is predicted one token before it: by the prompt's end for the first
-        wanted += [(starts[k] + t - 1 if t else last, n, t) for k, n, t in part.scored]
+        found = part.scored_later if after else part.scored
+        wanted += [(starts[k] + t - 1 if t else last, n, t) for k, n, t in found]
     heads = sorted({place for place, _, _ in wanted})
     index = {place: k for k, place in enumerate(heads)}
     scored = tuple(sorted((index[place], n, t) for place, n, t in wanted))
     return PlannedRow(
         ids=tuple(ids), positions=tuple(positions), heads=tuple(heads),
-        spans=tuple(Span(len(part.prompt), tuple(map(len, part.reads))) for part in parts),
+        spans=tuple(Span(len(p.prompt), tuple(map(len, p.later if after else p.reads))) for p in parts),
         scored=scored, targets=tuple(completions[n][t] for _, n, t in scored),
+        after=_row(parts, completions, after=True) if not after and any(p.later for p in parts) else None,
     )  # fmt: skip
 
 

@@ -116,3 +116,7 @@ def _onednn() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
         return 2 * rows * x[-1] * weight[0]
 
     return lambda x, weight, bias: operation.default(x, weight, bias, "none", [], "")
+
+
+if preferred():
+    _onednn()  # a counter that is open already when a formula is registered does not see it

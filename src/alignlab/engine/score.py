@@ -72,7 +72,8 @@ def score(
 
     Tokens of `groups.ids` before a row's last scored token are read by the model, scored or not; what follows is
     padding. Without gradient (`torch.no_grad`), dropout is off and large inputs are cut into rows or batches; with
-    gradient the module keeps its mode. Autocast is the caller's.
+    gradient the module keeps its mode. Autocast is the caller's. Completions of origin `mismatched` that stand beside
+    others are only looked at: they get no gradient, and cost no backward pass.
 
     Args:
         module: a transformers causal LM or reward model (`engine.heads`), possibly under peft or
@@ -140,10 +141,10 @@ def score_adapters(
 
 def _scored(module, groups: Groups, prompts, at, batch_tokens: int | None, share: bool | None) -> View:
     """Score by the path that fits; of a reward model, its numbers one token before each scored one stand for logp."""
-    device = groups.mask.device
+    device, lent = groups.mask.device, looked_at(groups)
 
     def plain(size: int | None = None) -> View:
-        return _plain(module, groups, prompts, at, device, size or batch_tokens)
+        return _plain_apart(module, groups, prompts, at, device, size or batch_tokens, lent)
 
     recomputed = attention.recomputed(module)
     if share is None and (recomputed or attention.watched(module) or sharing_of(module).reason is not None):
@@ -153,8 +154,9 @@ def _scored(module, groups: Groups, prompts, at, batch_tokens: int | None, share
     if share and (reason := attention.refusal(module) or (RECOMPUTED if recomputed else None)):
         raise attention.NotShared(reason)
     size = row_size_in_tokens(device) if batch_tokens is None else batch_tokens
-    rows = _rows(groups, prompts, size)
-    _check_length(module, max((row.longest + (scalar_head(module) is None) for row in rows), default=0))
+    rows = _rows(groups, prompts, size, lent)
+    every = [part for row in rows for part in (row, row.after) if part is not None]
+    _check_length(module, max((row.longest + (scalar_head(module) is None) for row in every), default=0))
 
     def shared() -> View:
         return _shared(module, rows, groups.mask, at, device)
@@ -188,17 +190,33 @@ def _prompts(groups: Groups, context: str | None) -> tuple[Tensor, Tensor]:
 # The shared path
 
 
-def _rows(groups: Groups, prompts: tuple[Tensor, Tensor], size: int) -> list[PlannedRow]:
+def looked_at(groups: Groups) -> list[int]:
+    """Return the completions of origin `mismatched`, where they stand beside others."""
+    lent = [n for n, origin in enumerate(groups.origin) if origin == "mismatched"]
+    return lent if len(lent) < len(groups.origin) else []
+
+
+def _rows(
+    groups: Groups, prompts: tuple[Tensor, Tensor], size: int, lent: Sequence[int] = ()
+) -> list[PlannedRow]:  # fmt: skip
     ids, mask = prompts
     lists = [[i for i, m in zip(*row) if m] for row in zip(ids.tolist(), mask.tolist())]
     scored = [[t for t, m in enumerate(row) if m] for row in groups.mask.tolist()]
-    return plan(lists, groups.ids.tolist(), groups.group.tolist(), scored, row_tokens=size)
+    return plan(lists, groups.ids.tolist(), groups.group.tolist(), scored, row_tokens=size, looked_at=set(lent))
 
 
 def _shared(module: nn.Module, rows: list[PlannedRow], mask: Tensor, at: Tensor | None, device: torch.device) -> View:
+    parts, read = [], []
     with contextlib.nullcontext() if torch.is_grad_enabled() else evaluating(module):
-        parts = [_row_values(module, row, at, device)[0] for row in rows]
-    return placed(parts, mask, at, _places(rows, device))
+        for row in rows:
+            prompts: attention.Kept | None = None if row.after is None else {}
+            parts += _row_values(module, row, at, device, keep=prompts)
+            read.append(row)
+            if row.after is not None:
+                with torch.no_grad():
+                    parts += _row_values(module, row.after, at, device, on=prompts)
+                read.append(row.after)
+    return placed(parts, mask, at, _places(read, device))
 
 
 def _places(rows: list[PlannedRow], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -207,17 +225,23 @@ def _places(rows: list[PlannedRow], device: torch.device) -> tuple[Tensor, Tenso
     return places[:, 0], places[:, 1]
 
 
-def _row_values(module, row: PlannedRow, at, device, adapters: Sequence[str] = ()) -> list[tuple[Tensor, Tensor]]:
-    """Return log-probabilities [M, 1 + k] and [M] of the M scored tokens of a row, for each adapter that is named."""
+def _row_values(
+    module, row: PlannedRow, at, device, adapters: Sequence[str] = (),
+    *, keep: attention.Kept | None = None, on: attention.Kept | None = None,
+) -> list[tuple[Tensor, Tensor]]:  # fmt: skip
+    """Return log-probabilities [M, 1 + k] and [M] of the M scored tokens of a row, for each adapter that is named.
+
+    `keep` receives the prompts' keys and values; a row of completions alone is read `on` them.
+    """
     copies = max(1, len(adapters))
     ids = torch.tensor([row.ids], device=device).expand(copies, -1)
     heads = torch.tensor(row.heads, device=device)
     copy = torch.arange(copies, device=device).repeat_interleave(len(heads))
-    place, n, t = torch.tensor(row.scored, device=device).T
+    place, n, t = torch.tensor(row.scored, device=device, dtype=torch.long).reshape(-1, 3).T
     named = {"adapter_names": list(adapters)} if adapters else {}
-    pairs = work.done_for(row.spans, attention.BLOCK[device.type == "cpu"])
+    pairs = work.done_for(row.spans, attention.BLOCK[device.type == "cpu"], alone=on is not None)
     work.note(copies * len(row.ids), copies * len(row.heads), copies * pairs)
-    with attention.sharing(module, row.spans):
+    with attention.sharing(module, row.spans, keep=keep, on=on):
         positions = torch.tensor([row.positions], device=device).expand(copies, -1)
         if scalar_head(module) is not None:
             values = values_at(module, ids, copy, heads, position_ids=positions)[place]
@@ -230,6 +254,26 @@ def _row_values(module, row: PlannedRow, at, device, adapters: Sequence[str] = (
 
 
 # The plain path
+
+
+def _plain_apart(module, groups: Groups, prompts, at, device, batch_tokens: int | None, lent: list[int]) -> View:
+    """Score what is only looked at by itself, where the rest gets a gradient."""
+    if not (lent and torch.is_grad_enabled()):
+        return _plain(module, groups, prompts, at, device, batch_tokens)
+    aside = torch.zeros(len(groups.ids), dtype=torch.bool)
+    aside[lent] = True
+    parts, order = [], aside.to(torch.int8).argsort(stable=True)
+    for rows, mode in zip(
+        order.split([len(aside) - len(lent), len(lent)]), (contextlib.nullcontext(), torch.no_grad())
+    ):
+        there = rows.to(device)
+        some = Groups(
+            prompt_ids=groups.prompt_ids, prompt_mask=groups.prompt_mask, ids=groups.ids[rows],
+            mask=groups.mask[there], group=groups.group[rows],
+        )  # fmt: skip
+        with mode:
+            parts.append(_plain(module, some, prompts, None if at is None else at[there], device, batch_tokens))
+    return _joined(parts, order.argsort().to(device), at)
 
 
 def _plain(module, groups: Groups, prompts, at, device, batch_tokens: int | None) -> View:
@@ -275,7 +319,11 @@ def _in_batches(module, ids, keep, mask, prompt_lengths, at, batch_tokens) -> Vi
         part_at = None if at is None else at[chosen]
         parts.append(_view(module, ids[chosen, : sizes[start]], mask[chosen], prompt_lengths[chosen], part_at))
         start = stop
-    back = order.argsort()
+    return _joined(parts, order.argsort(), at)
+
+
+def _joined(parts: list[View], back: Tensor, at: Tensor | None) -> View:
+    """Put views one behind the other, then in the order `back`."""
     joined = View(logp=torch.cat([p.logp for p in parts])[back])
     if at is None:
         return joined

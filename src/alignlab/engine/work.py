@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from alignlab.core.types import Groups
@@ -24,7 +25,8 @@ from alignlab.engine.plan import Span, attention_pairs, plan
 
 RECOMPUTED = 0.75
 """of a forward pass through the layers that checkpointing does again: it stops before the last product of each"""
-_open: ContextVar["Work | None"] = ContextVar("alignlab_work", default=None)
+_open: ContextVar["tuple[Work, Work] | None"] = ContextVar("alignlab_work", default=None)
+"""what takes passes with gradient, and what takes those without"""
 
 
 @dataclass
@@ -48,26 +50,32 @@ class Work:
 def note(tokens: float, heads: float, pairs: float) -> None:
     """Count a forward pass where somebody measures."""
     if (within := _open.get()) is not None:
-        within.add(Work(tokens, heads, pairs))
+        within[not torch.is_grad_enabled()].add(Work(tokens, heads, pairs))
 
 
 @contextlib.contextmanager
-def measured() -> Iterator[Work]:
-    """Yield what is computed inside; what is measured around it does not see it, unless it is noted there."""
+def measured(looking: Work | None = None) -> Iterator[Work]:
+    """Yield what is computed inside; what is measured around it does not see it, unless it is noted there.
+
+    Passes without gradient are added to `looking` instead, where that is given.
+    """
     found = Work()
-    token = _open.set(found)
+    token = _open.set((found, found if looking is None else looking))
     try:
         yield found
     finally:
         _open.reset(token)
 
 
-def done_for(spans: Sequence[Span], block: int) -> float:
-    """Return the products of attention over shared spans: causal squares, then rectangles in blocks of queries."""
+def done_for(spans: Sequence[Span], block: int, *, alone: bool = False) -> float:
+    """Return the products of attention over shared spans: causal squares, then rectangles in blocks of queries.
+
+    `alone`: completions are read on prompts that were read before.
+    """
     pairs = 0.0
     for span in spans:
-        pairs += (span.prompt + sum(span.completions[:1])) ** 2
-        for length in span.completions[1:]:
+        pairs += 0 if alone else (span.prompt + sum(span.completions[:1])) ** 2
+        for length in span.completions[0 if alone else 1 :]:
             number = -(-length // block)
             cuts = [length * k // number for k in range(number + 1)]
             pairs += sum(2 * (stop - start) * (span.prompt + stop) for start, stop in zip(cuts, cuts[1:]))

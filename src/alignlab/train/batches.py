@@ -75,6 +75,12 @@ def moved(value: Any, device: torch.device) -> Any:
     return value
 
 
+def own(groups: Groups) -> Groups:
+    """Return the batch without scored tokens in what other rows have lent."""
+    lent = torch.tensor([origin == "mismatched" for origin in groups.origin], dtype=torch.bool)
+    return dataclasses.replace(groups, mask=groups.mask & ~lent[:, None]) if bool(lent.any()) else groups
+
+
 def with_zero_views(groups: Groups) -> Groups:
     """Return the batch as a loss sees it where only denominators are wanted."""
     zeros = torch.zeros(groups.mask.shape, device=groups.mask.device)
@@ -255,6 +261,17 @@ def fingerprint(examples: Sequence[Example]) -> str:
     return whole.hexdigest()[:16]
 
 
+def dropouts(module: nn.Module) -> list[tuple[str, nn.Module, str, float]]:
+    """Return every dropout of a model that is on: name of its part, the part, the attribute and its value."""
+    found = []
+    for name, part in module.named_modules():
+        for key, value in vars(part).items():
+            named = key == "p" if isinstance(part, nn.Dropout) else "dropout" in key
+            if named and isinstance(value, float) and value > 0:
+                found.append((name, part, key, value))
+    return found
+
+
 @contextlib.contextmanager
 def without_dropout(module: nn.Module) -> Iterator[None]:
     """Switch every dropout of a model off while its modules stay in training mode; afterwards all is as before.
@@ -262,20 +279,16 @@ def without_dropout(module: nn.Module) -> Iterator[None]:
     Raises:
         ValueError: the user asked for LoRA dropout, which would be lost in silence.
     """
-    before: list[tuple[nn.Module, str, float]] = []
-    for name, part in module.named_modules():
-        for key, value in vars(part).items():
-            named = key == "p" if isinstance(part, nn.Dropout) else "dropout" in key
-            if named and isinstance(value, float) and value > 0:
-                if "lora_dropout" in name:
-                    raise ValueError(f"--lora_dropout {value}: dropout is off while training; add --no_disable_dropout")
-                before.append((part, key, value))
+    before = dropouts(module)
+    for name, *_, value in before:
+        if "lora_dropout" in name:
+            raise ValueError(f"--lora_dropout {value}: dropout is off while training; add --no_disable_dropout")
     try:
-        for part, key, _ in before:
+        for _, part, key, _ in before:
             setattr(part, key, 0.0)
         yield
     finally:
-        for part, key, value in before:
+        for _, part, key, value in before:
             setattr(part, key, value)
 
 

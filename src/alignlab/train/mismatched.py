@@ -25,6 +25,12 @@ class Rows:
             return None
         return [self.place[pair] for pair in partners(items, self.examples, self.key)]
 
+    def beside(self, items: Sequence[int], lent: Sequence[int]) -> list[int]:
+        """Return rows of a step, each with its mismatched example of those in `lent` behind it."""
+        borrower = {example: row for (row, _), example in (self.place or {}).items()}
+        behind = {borrower[example]: example for example in lent}
+        return [index for i in items for index in (i, behind.get(i)) if index is not None]
+
 
 def partners(items: Sequence[int], examples: Sequence[Example], key: Mapping[int, str]) -> list[tuple[int, int]]:
     """Give each row of a step the completions of another row of that step.

@@ -2,7 +2,8 @@
 
 The batch statistics come first, where a loss has them; then the denominators, from masks and weights alone; then the
 gradients of every micro-batch's share of the loss. Shares add up to the loss of one big batch; nothing is averaged on
-the way.
+the way. Where a step is one micro-batch, one forward pass serves statistics and loss; where it is several, their
+activations are not all kept until the statistics are known, and what both look at is computed again.
 """
 
 import contextlib
@@ -65,8 +66,18 @@ class Stepper:
     ) -> tuple[list[Part], list[Part] | None]:
         """Return this rank's micro-batches of a step, and those of its mismatched examples, where these are wanted."""
         lent = rows.of_step(items)
-        mismatched = None if lent is None else self.parts(lent, rows.examples, reference)
-        return self.parts(items, rows.examples, reference), mismatched
+        if lent is None:
+            return self.parts(items, rows.examples, reference), None
+        if self._one_part(len(items)):
+            rank = self._accelerator.process_index
+            ((mine, counts),) = batches.micro_batches(items, rows.examples, self._per_device, rank, self.ranks)
+            together = rows.beside(mine, lent)
+            return [(batches.batch_of(together, rows.examples, reference, self._pad), counts)], None
+        return self.parts(items, rows.examples, reference), self.parts(lent, rows.examples, reference)
+
+    def _one_part(self, rows: int) -> bool:
+        """Whether a step of so many rows is scored once; dropout is on for the loss, and off for statistics."""
+        return rows <= self._per_device * self.ranks and not self._contexts and not batches.dropouts(self._module)
 
     def gradients(
         self, parts: list[Part], mismatched: list[Part] | None = None
@@ -75,43 +86,52 @@ class Stepper:
 
         Args:
             parts: this rank's micro-batches.
-            mismatched: what the statistics look at, where that is not `parts` themselves.
+            mismatched: what the statistics look at, where that is not `parts` themselves. None: of `parts`, those of
+                origin `mismatched` are looked at only.
 
         Returns:
             Terms and logs of this rank's micro-batches, this rank's share of the loss, and the number of terms left out
             because their denominator is 0 over the whole step.
         """
         looked_at = parts if mismatched is None else mismatched
-        with work.measured() as looking:
-            values = self._statistics(looked_at)
+        looking, learning, ahead = work.Work(), work.Work(), []
+        if self._stats is not None and mismatched is None and len(parts) == 1 and not batches.dropouts(self._module):
+            ahead = [self._learnt(parts[0][0], learning, looking)]
+        with work.measured(looking):
+            values = self._statistics(looked_at, ahead)
         if self._settle is not None and values is not None:
             self.carried = values
         sums = totals(self._terms(batches.with_zero_views(part), counts, values) for part, counts in parts)
         denominators = {name: den for name, (_, den) in self.reduce(sums).items()}
-        seen, whole, learning = [], torch.zeros((), device=self._accelerator.device), work.Work()
+        seen, whole = [], torch.zeros((), device=self._accelerator.device)
         for k, (part, counts) in enumerate(parts):
             # ranks exchange gradients in the last backward pass of a step only
             together = k == len(parts) - 1 or self.ranks == 1
             with contextlib.nullcontext() if together else self._accelerator.no_sync(self.scorer):
-                with work.measured() as scoring:
-                    scored = self._scored(part, self.scorer)
-                learning.add(scoring)
+                scored = ahead[k] if ahead else self._learnt(part, learning, looking)
                 terms = self._terms(scored, counts, values)
                 loss = share(terms, denominators)
                 # DDP takes the mean over ranks, but the shares are to be added
                 self._accelerator.backward(loss * self.ranks)
             seen.append(with_logs(terms))
             whole = whole + loss.detach()
-        self._spend(learning, looking, parts, looked_at)
+        self._spend(learning, looking, parts, [] if mismatched is None else mismatched)
         return seen, whole, sum(den == 0.0 for den in denominators.values())
 
-    def _spend(self, learning: work.Work, looking: work.Work, parts: list[Part], looked_at: list[Part]) -> None:
+    def _learnt(self, part: Groups, learning: work.Work, looking: work.Work) -> Groups:
+        """Score a micro-batch with gradient, but for what it only looks at; count both."""
+        with work.measured(looking) as found:
+            scored = self._scored(part, self.scorer)
+        learning.add(found)
+        return scored
+
+    def _spend(self, learning: work.Work, looking: work.Work, parts: list[Part], mismatched: list[Part]) -> None:
         """Add a step to what was spent; its floor holds each distinct node of the step once."""
         price = work.price(self._module)
-        trained = [contexts.widened(part, self._contexts)[0] for part, counts in parts if counts]
-        seen = [contexts.widened(part, self._contexts)[0] for part, counts in looked_at if counts]
-        least = work.least(self._module, trained)
-        both = work.least(self._module, trained + seen) if looking.tokens and looked_at is not parts else least
+        whole = [contexts.widened(part, self._contexts)[0] for part, counts in [*parts, *mismatched] if counts]
+        own = [batches.own(part) for part, counts in parts if counts]
+        least = work.least(self._module, [contexts.widened(part, self._contexts)[0] for part in own])
+        both = work.least(self._module, whole) if looking.tokens else least
         found = {
             "distinct_tokens": both.tokens, "computed_tokens": learning.tokens + looking.tokens,
             "teraflops": (price.step(learning) + price.forward(looking)) / 1e12,
@@ -194,13 +214,20 @@ class Stepper:
         return terms if counts else tuple(dataclasses.replace(t, num=t.num * 0.0, den=t.den * 0.0) for t in terms)
 
     @torch.no_grad()
-    def _statistics(self, parts: list[Part]) -> dict[str, float] | None:
-        """Return the batch statistics of a step, complete before any loss is computed; None where a loss has none."""
+    def _statistics(self, parts: list[Part], ahead: Sequence[Groups] = ()) -> dict[str, float] | None:
+        """Return the batch statistics of a step, complete before any loss is computed; None where a loss has none.
+
+        `ahead`: the same micro-batches with their views, where these are there already.
+        """
         if self._stats is None:
             return None
         # a loss that asks for no statistic with these settings costs no forward pass
-        asked = [p for p, counts in parts if counts and self._stats(batches.with_zero_views(p), self._objective)]
-        found = [self._stats(self._scored(part, self._bare), self._objective) for part in asked]
+        asked = [
+            k for k, (p, counts) in enumerate(parts)
+            if counts and self._stats(batches.with_zero_views(p), self._objective)
+        ]  # fmt: skip
+        seen = (ahead[k] if ahead else self._scored(parts[k][0], self._bare) for k in asked)
+        found = [self._stats(batch, self._objective) for batch in seen]
         if self._settle is None:
             return _ratios(self.reduce(totals(found)))
         return self._settle(self._gathered(found), self.carried, self._objective)
