@@ -13,7 +13,8 @@ TRL keeps beside the policy is thus not held against it. TRL is swept over batch
 checkpointing, alignlab over batch; the fastest row of each is taken, for memory too. TRL's rows of four ranked
 answers are the six pairs of them; alignlab's are one group of four with the same six pairs and the same loss. Options
 are scored by log-likelihood, four to a question, against lm-eval's HFLM. `floor/...`: FLOPs of a step over its floor
-on other families (`alignlab.engine.work`). Results are merged into the file by name, dtype and machine.
+on other families (`alignlab.engine.work`), of DPO by shape and of KTO on the first. Results are merged into the file by
+name, dtype and machine.
 """
 
 import argparse
@@ -430,6 +431,7 @@ def main() -> None:
     shapes = [s for s in ("hh_rlhf", "rag", "four") if s != "hh_rlhf" or (DATA / "hh_rlhf").is_dir()]
     plan = [("dpo", s, "llama") for s in shapes] + [(o, shapes[0], "llama") for o in ("kto", "sft")]
     plan += [("options", "options", "llama"), *(("floor", s, f) for f in FAMILIES for s in shapes)]
+    plan += [("floor_kto", shapes[0], f) for f in FAMILIES]
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=OUT.parent)
     shared = {
         "dtype": args.dtype, "size": size, "date": date.today().isoformat(), "commit": git.stdout.strip(),
@@ -437,26 +439,32 @@ def main() -> None:
     }  # fmt: skip
     table = []
     for objective, shape, family in plan:
-        name = {"options": "options", "floor": f"floor/{family}/{shape}"}.get(objective, f"{objective}/{shape}")
+        floor = objective.startswith("floor")
+        name = {"options": "options", "floor": f"floor/{family}/{shape}", "floor_kto": f"floor/{family}/kto"}.get(
+            objective, f"{objective}/{shape}"
+        )
         if args.only and not any(name.startswith(wanted) for wanted in args.only):
             continue
         few = groups if shape in ("hh_rlhf", "options") else max(2, groups // 8)
+        method = {"floor": "dpo", "floor_kto": "kto"}.get(objective, objective)
         asked = {
-            "objective": "dpo" if objective == "floor" else objective, "shape": shape, "family": family, "size": size,
+            "objective": method, "shape": shape, "family": family, "size": size,
             "gpu": args.gpu, "rows": args.rows, "bf16": args.dtype == "bfloat16", "threads": args.threads,
-            "lengths": lengths_of(shape, few if objective != "floor" else 2, shrink),
+            "lengths": lengths_of(shape, 2 if floor else few, shrink),
         }  # fmt: skip
         print(name, flush=True)
         # in one micro-batch, KTO reads a prompt once for its own answer and the lent one
-        batches = args.our_batches + [args.rows] * (objective == "kto" and args.rows not in args.our_batches)
+        batches = args.our_batches[: 1 if floor else None]
+        if method == "kto":
+            batches = sorted({*batches, args.rows} if not floor else {args.rows})
         mine = [
             {"batch": batch} | ask({**asked, "batch": batch, "worker": worker}, args.patience)
             for worker, batch in ([("our_options", 32)] if objective == "options" else
-                                  [("ours", b) for b in batches[: 1 if objective == "floor" else None]])
+                                  [("ours", b) for b in batches])
         ]  # fmt: skip
         print(*(f"    ours {row}" for row in mine), sep="\n", flush=True)
         row = {"name": name, "shape": shape, **shared, "groups": len(asked["lengths"]), "clock": args.clock}
-        bare = objective == "floor" or args.no_peer
+        bare = floor or args.no_peer
         row |= compared(mine, [] if bare else peers_before(row) if args.keep_peer else sweep(asked, args), args.clock)
         table.append(row)
         print("  ", verdict(row), flush=True)
