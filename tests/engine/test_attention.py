@@ -246,8 +246,10 @@ def test_a_difference_on_the_first_batch_is_noticed_once(monkeypatch):
 def test_of_a_large_first_batch_a_part_is_computed_twice(monkeypatch, broken):
     module, groups = make("llama"), collate(some(sizes=((9, (8, 7)),) * 12), 0)
     monkeypatch.setattr(agreement, "TRIAL", 40)
-    seen, inner = [], score_module._plain
-    monkeypatch.setattr(score_module, "_plain", lambda *given: seen.append(given[1].mask.sum().item()) or inner(*given))
+    seen, inner = [], score_module.plain_path
+    monkeypatch.setattr(
+        score_module, "plain_path", lambda *given: seen.append(given[1].mask.sum().item()) or inner(*given)
+    )
     if broken:
         monkeypatch.setattr(score_module.attention, "sharing", joined)
         with pytest.warns(UserWarning, match="differs by"):

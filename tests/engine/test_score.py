@@ -8,7 +8,8 @@ import tiny_models
 from alignlab.core.types import Groups
 from alignlab.engine import logits as logits_module
 from alignlab.engine.load import LanguageModel, Lora, _put_fresh
-from alignlab.engine.score import evaluating, score
+from alignlab.engine.plain import evaluating
+from alignlab.engine.score import score
 
 PROMPTS = [[7, 9, 30, 41, 12], [8], [100, 101, 102, 103, 104, 105, 106, 107, 33, 34, 35]]
 COMPLETIONS = [[50, 51, 2], [60, 61, 62, 63, 64, 2], [2], [70, 2], [71, 72, 73, 74, 75, 76, 77, 78, 2]]

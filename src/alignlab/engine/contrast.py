@@ -9,8 +9,8 @@ from torch import Tensor
 
 from alignlab.core.types import Prompt, Sample
 from alignlab.engine.encode import prompt_ids
+from alignlab.engine.plain import context_length, evaluating
 from alignlab.engine.sample import end_ids, new_cache, words
-from alignlab.engine.score import context_length, evaluating
 
 
 class _Stream:

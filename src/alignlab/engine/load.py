@@ -19,9 +19,10 @@ from alignlab.engine import heads
 from alignlab.engine.encode import Example, collate
 from alignlab.engine.identity import base_digest, digest
 from alignlab.engine.layouts import attention_projections, stores_inputs_first
+from alignlab.engine.plain import context_length
 from alignlab.engine.quiet import quiet
 from alignlab.engine.sample import sample
-from alignlab.engine.score import context_length, score
+from alignlab.engine.score import score
 
 BASE_FILE = "alignlab_base.json"
 """beside an adapter: the spec and identity of the model it was trained on"""

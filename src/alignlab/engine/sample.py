@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer
 
 from alignlab.core.types import Prompt, Sample
 from alignlab.engine.encode import end_of_turn, prompt_ids
-from alignlab.engine.score import batch_size_in_tokens, context_length, evaluating, unwrap
+from alignlab.engine.plain import batch_size_in_tokens, context_length, evaluating, unwrap
 
 Processor = Callable[[Tensor, Tensor], Tensor]
 """(ids [B, S], logits [B, V]) -> logits [B, V]: a function of the prefix alone, since rows come and go"""

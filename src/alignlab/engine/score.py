@@ -8,11 +8,11 @@ head (soft-capping, logit scale) is done by the model.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
@@ -20,35 +20,8 @@ from alignlab.engine import attention, work
 from alignlab.engine.agreement import agreed, agreeing, few, sharing_of
 from alignlab.engine.heads import asked, pad_id_of, scalar_head, valued, values_at
 from alignlab.engine.logits import log_probs, logits_at, placed
+from alignlab.engine.plain import check_length, evaluating, plain_path, unwrap
 from alignlab.engine.plan import PlannedRow, plan
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch dropout off; afterwards, exceptions included, every submodule is back in the mode it had."""
-    trained = [m for m in module.modules() if m.training]
-    try:
-        for m in trained:
-            m.training = False
-        yield
-    finally:
-        for m in trained:
-            m.training = True
-
-
-def unwrap(module: nn.Module) -> nn.Module:
-    """Return the model inside DistributedDataParallel; anything else is returned as it is."""
-    return module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
-
-
-def context_length(module: nn.Module) -> int | None:
-    """The most tokens the model takes, or None where its config does not say."""
-    return getattr(attention.text_config(unwrap(module).config), "max_position_embeddings", None)
-
-
-def batch_size_in_tokens(device: torch.device) -> int:
-    """Tokens per batch without gradient: what stays in a CPU's caches (measured with 2M parameters), or fills a GPU."""
-    return 6144 if device.type == "cpu" else 65536
 
 
 def row_size_in_tokens(device: torch.device) -> int:
@@ -132,7 +105,7 @@ def score_adapters(
     groups = replace(groups, mask=groups.mask.to(device))
     at = None if at is None else at.to(device)
     rows = _rows(groups, _prompts(groups, None), max(1, row_size_in_tokens(device) // len(adapters)))
-    _check_length(module, max((row.longest + 1 for row in rows), default=0))
+    check_length(module, max((row.longest + 1 for row in rows), default=0))
     with torch.no_grad(), evaluating(module):
         parts = [_row_values(module, row, at, device, adapters) for row in rows]
     places = _places(rows, device)
@@ -144,7 +117,7 @@ def _scored(module, groups: Groups, prompts, at, batch_tokens: int | None, share
     device, lent = groups.mask.device, looked_at(groups)
 
     def plain(size: int | None = None) -> View:
-        return _plain_apart(module, groups, prompts, at, device, size or batch_tokens, lent)
+        return plain_path(module, groups, prompts, at, device, size or batch_tokens, lent)
 
     recomputed = attention.recomputed(module)
     if share is None and (recomputed or attention.watched(module) or sharing_of(module).reason is not None):
@@ -156,7 +129,7 @@ def _scored(module, groups: Groups, prompts, at, batch_tokens: int | None, share
     size = row_size_in_tokens(device) if batch_tokens is None else batch_tokens
     rows = _rows(groups, prompts, size, lent)
     every = [part for row in rows for part in (row, row.after) if part is not None]
-    _check_length(module, max((row.longest + (scalar_head(module) is None) for row in every), default=0))
+    check_length(module, max((row.longest + (scalar_head(module) is None) for row in every), default=0))
 
     def shared() -> View:
         return _shared(module, rows, groups.mask, at, device)
@@ -167,15 +140,6 @@ def _scored(module, groups: Groups, prompts, at, batch_tokens: int | None, share
         if sharing_of(module).reason is not None:
             return plain()
     return shared() if share else agreeing(module, rows, shared, plain)
-
-
-def _check_length(module: nn.Module, longest: int) -> None:
-    limit = context_length(module)
-    if limit is not None and longest > limit:
-        raise ValueError(
-            f"a prompt with its completion has {longest} tokens, but the model takes {limit}; shorten it or use a "
-            "model with a longer context"
-        )
 
 
 def _prompts(groups: Groups, context: str | None) -> tuple[Tensor, Tensor]:
@@ -251,102 +215,3 @@ def _row_values(
     if at is not None:
         wanted = torch.cat([wanted, at[n, t]], 1)
     return [log_probs(part, wanted, at is not None, place) for part in logits.chunk(copies)]
-
-
-# The plain path
-
-
-def _plain_apart(module, groups: Groups, prompts, at, device, batch_tokens: int | None, lent: list[int]) -> View:
-    """Score what is only looked at by itself, where the rest gets a gradient."""
-    if not (lent and torch.is_grad_enabled()):
-        return _plain(module, groups, prompts, at, device, batch_tokens)
-    aside = torch.zeros(len(groups.ids), dtype=torch.bool)
-    aside[lent] = True
-    parts, order = [], aside.to(torch.int8).argsort(stable=True)
-    for rows, mode in zip(
-        order.split([len(aside) - len(lent), len(lent)]), (contextlib.nullcontext(), torch.no_grad())
-    ):
-        there = rows.to(device)
-        some = Groups(
-            prompt_ids=groups.prompt_ids, prompt_mask=groups.prompt_mask, ids=groups.ids[rows],
-            mask=groups.mask[there], group=groups.group[rows],
-        )  # fmt: skip
-        with mode:
-            parts.append(_plain(module, some, prompts, None if at is None else at[there], device, batch_tokens))
-    return _joined(parts, order.argsort().to(device), at)
-
-
-def _plain(module, groups: Groups, prompts, at, device, batch_tokens: int | None) -> View:
-    ids, keep, prompt_lengths = _packed(groups, prompts, device)
-    # what a reward model would predict after the last token is not read
-    _check_length(module, ids.shape[1] - (scalar_head(module) is not None))
-    if torch.is_grad_enabled():
-        return _view(module, ids, groups.mask, prompt_lengths, at)
-    with evaluating(module):
-        size = batch_size_in_tokens(device) if batch_tokens is None else batch_tokens
-        return _in_batches(module, ids, keep, groups.mask, prompt_lengths, at, size)
-
-
-def _packed(groups: Groups, prompts: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ids [N, S] and mask [N, S] of prompt + completion without gaps, and prompt lengths [N]."""
-    prompt, prompt_mask, group = prompts[0].to(device), prompts[1].to(device), groups.group.to(device)
-    if not bool(prompt_mask.any(1)[group].all()):
-        raise ValueError("a prompt without tokens; a causal model needs one before the first scored token")
-    mask = groups.mask
-    # True up to the last scored token: what lies between scored tokens is read, what lies after is padding
-    read = mask.flip(1).cumsum(1).flip(1) > 0
-    keep = torch.cat([prompt_mask[group], read], 1)
-    ids = torch.cat([prompt[group], groups.ids.to(device)], 1)
-    order = (~keep).to(torch.int8).argsort(dim=1, stable=True)
-    keep = keep.gather(1, order)
-    longest = int(keep.sum(1).max())
-    keep = keep[:, :longest]
-    # Padding never reaches a scored position; a fixed id keeps values such as -100 out of the embedding
-    ids = torch.where(keep, ids.gather(1, order[:, :longest]), 1)
-    return ids, keep, prompt_mask.sum(1)[group]
-
-
-def _in_batches(module, ids, keep, mask, prompt_lengths, at, batch_tokens) -> View:
-    lengths = keep.sum(1)
-    rows = max(1, batch_tokens // ids.shape[1])
-    if len(ids) <= rows:
-        return _view(module, ids, mask, prompt_lengths, at)
-    parts, order = [], lengths.argsort(stable=True, descending=True)
-    sizes, start = lengths[order].tolist(), 0
-    while start < len(order):
-        stop = start + max(1, batch_tokens // max(1, sizes[start]))
-        chosen = order[start:stop]
-        part_at = None if at is None else at[chosen]
-        parts.append(_view(module, ids[chosen, : sizes[start]], mask[chosen], prompt_lengths[chosen], part_at))
-        start = stop
-    return _joined(parts, order.argsort(), at)
-
-
-def _joined(parts: list[View], back: Tensor, at: Tensor | None) -> View:
-    """Put views one behind the other, then in the order `back`."""
-    joined = View(logp=torch.cat([p.logp for p in parts])[back])
-    if at is None:
-        return joined
-    top, rest = torch.cat([p.top_logp for p in parts])[back], torch.cat([p.rest for p in parts])[back]
-    return replace(joined, top_ids=at, top_logp=top, rest=rest)
-
-
-def _view(
-    module: nn.Module,
-    ids: Int[Tensor, "N S"],
-    mask: Bool[Tensor, "N T"],
-    prompt_lengths: Int[Tensor, "N"],
-    at: Int[Tensor, "N T k"] | None,
-) -> View:
-    """Score one batch of packed rows."""
-    row, column = mask.nonzero(as_tuple=True)
-    position = prompt_lengths[row] + column
-    work.note(ids.numel(), len(row), len(ids) * ids.shape[1] ** 2)
-    if scalar_head(module) is not None:
-        values = values_at(module, ids[:, :-1], row, position - 1)
-        return placed([(values[:, None], torch.zeros_like(values))], mask, None, (row, column))
-    logits = logits_at(module, ids, row, position - 1)
-    wanted = ids[row, position][:, None]
-    if at is not None:
-        wanted = torch.cat([wanted, at[row, column]], 1)
-    return placed([log_probs(logits, wanted, at is not None)], mask, at, (row, column))

@@ -12,7 +12,7 @@ from alignlab.core.types import Groups
 from alignlab.engine.examples import Example, Told
 from alignlab.engine.load import LanguageModel
 from alignlab.engine.logits import logits_at
-from alignlab.engine.score import _packed, evaluating
+from alignlab.engine.plain import evaluating, packed
 
 BATCH = 32
 """examples that teachers read at once"""
@@ -30,7 +30,7 @@ def top_tokens(model: LanguageModel, groups: Groups, k: int) -> Int[Tensor, "N T
     device = model.device
     mask = groups.mask.to(device)
     on_device = dataclasses.replace(groups, mask=mask)
-    ids, _, prompt_lengths = _packed(on_device, (groups.prompt_ids, groups.prompt_mask), device)
+    ids, _, prompt_lengths = packed(on_device, (groups.prompt_ids, groups.prompt_mask), device)
     row, column = mask.nonzero(as_tuple=True)
     with evaluating(model.module):
         logits = logits_at(model.module, ids, row, prompt_lengths[row] + column - 1)

@@ -64,9 +64,8 @@ def train(
             zero denominator are absent), without gradient.
         settle: what becomes of the statistics, where that is more than these ratios: `step.Settle`. What it returns is
             handed to the loss and, at the next step, to itself; it is part of a checkpoint.
-        needs: inputs beyond the rows' own, as on a card. `mismatched`: `stats` looks at the step's prompts with other
-            rows' completions, of that origin, in one batch with the rows' own or by themselves. `policy/NAME`: a view
-            of the policy under context NAME. `prompt`: prompts are scored too.
+        needs: inputs beyond the rows' own, as on a card. `mismatched`: `stats` looks at prompts with other rows'
+            completions, so marked. `policy/NAME`: the policy's view under context NAME. `prompt`: prompts are scored.
         reference: model behind the view `ref`; None: `model` as it is when this is called, a fresh adapter being
             no change. Either way it is scored once, before the first step.
         eval_examples: rows to evaluate on.
