@@ -1,6 +1,7 @@
-"""`python -m alignlab.cli.docs [--check]`: README.md's table, docs/methods, docs/checks.md, docs/intervals.md.
+"""`python -m alignlab.cli.docs [--check]`: README.md's table, docs/methods, docs/{checks,intervals,matched_kl}.md.
 
-They come from the cards, from what the tests have shown (`cli.checks`), and from what was measured (`cli.coverage`).
+They come from the cards, from what the tests have shown (`cli.checks`), and from what was measured (`cli.coverage`,
+`cli.matched`).
 
 `--check` writes nothing and exits with 1 when a file is stale.
 """
@@ -11,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
-from alignlab.cli import about, checks, coverage, flags
+from alignlab.cli import about, checks, coverage, flags, matched
 from alignlab.core.files import write_text
 
 BEGIN, END = "<!-- methods: begin (make docs) -->", "<!-- methods: end -->"
@@ -76,10 +77,9 @@ def pages(root: Path) -> dict[Path, str]:
     wanted = {path: readme(path.read_text(encoding="utf-8"))}
     for family, name, module in about.cards():
         wanted[root / "docs" / "methods" / f"{family}-{name}.md"] = page(family, name, module)
-    if (root / checks.RECORD).exists():
-        wanted[root / checks.PAGE] = checks.page(root)
-    if (root / coverage.RECORD).exists():
-        wanted[root / coverage.PAGE] = coverage.page(root)
+    for made in (checks, coverage, matched):
+        if (root / made.RECORD).exists():
+            wanted[root / made.PAGE] = made.page(root)
     return wanted
 
 
