@@ -14,11 +14,11 @@ training shows:
 - reward accuracy: so does its log-ratio to the reference, a tie being one half;
 - length: tokens of an answer, its end included.
 
-One rate carries policies at different speed, so they are compared where each first is as far from the reference as
-the others: at the largest KL that `--share` of the objectives reach in every seed, by linear interpolation between
-checkpoints. KL need not rise all the way: at a rate of 5e-4 it stood or fell from step 16 on while gold still rose
-(dpo, kto, slic, seed 0), and where such a curve crosses says little; at the default rate it rises but for small
-steps. An objective that does not reach the common KL has no numbers, and the KL that it reached. Intervals (95 %,
+One rate carries policies at different speed, so they are compared where each is as far from the reference as the
+others: at the largest KL that `--share` of the objectives reach in every seed, by linear interpolation between
+checkpoints. KL need not rise all the way: early steps may carry a policy out and later ones back while gold rises
+(slic: 1.40, then 1.21, then 1.57). What counts is where a run leaves for the last time, so that such a detour decides
+nothing. An objective that does not reach the common KL has no numbers, and the KL that it reached. Intervals (95 %,
 percentiles) draw seeds and facts again, crossing and all; the common KL is kept. Left out: objectives that need more
 than preferences (teachers, judgements, other probabilities), and mah_dpo, which is DPO with one head.
 
@@ -180,16 +180,16 @@ def kept(name: str, form: str, seed: int, about: Mapping[str, Any], args: Any) -
 
 
 def at_kl(curves: Floats, kl: float) -> Floats | None:
-    """Return a run's columns where it first is at a KL, interpolated between checkpoints; None where it never is.
+    """Return a run's columns where it last rises past a KL, interpolated between checkpoints; None where it never does.
 
     Args:
         curves: [T, columns], means over rows; the first column is KL, 0 at the first checkpoint.
         kl: nats, > 0.
     """
-    beyond = np.flatnonzero(curves[:, 0] >= kl)
-    if not len(beyond) or beyond[0] == 0:
+    rises = np.flatnonzero((curves[:-1, 0] < kl) & (curves[1:, 0] >= kl))
+    if not len(rises):
         return None
-    before, after = curves[beyond[0] - 1], curves[beyond[0]]
+    before, after = curves[rises[-1]], curves[rises[-1] + 1]
     found: Floats = before + (kl - before[0]) / (after[0] - before[0]) * (after - before)
     return found
 

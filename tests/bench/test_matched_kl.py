@@ -46,10 +46,14 @@ def test_forms_say_the_same(matched_kl):
     assert (told.completion, told.rejected) == (row.chosen, None)
 
 
-def test_where_a_run_first_is_at_a_kl(matched_kl):
+def test_where_a_run_last_rises_past_a_kl(matched_kl):
     curves = np.array([[0, 0.1, 10], [1, 0.5, 20], [3, 0.7, 40], [2, 0.9, 50], [4, 0.2, 60]])
+    assert matched_kl.at_kl(curves, 2.5) == pytest.approx([2.5, 0.725, 52.5]), (
+        "not between 1 and 3, nor on the way back"
+    )
     assert matched_kl.at_kl(curves, 2.0) == pytest.approx([2, 0.6, 30])
     assert matched_kl.at_kl(curves, 1.0) == pytest.approx([1, 0.5, 20])
+    assert matched_kl.at_kl(curves[:4], 2.5) == pytest.approx([2.5, 0.65, 35]), "it ends below"
     assert matched_kl.at_kl(curves, 4.5) is None
 
 

@@ -14,8 +14,8 @@ INTRODUCTION = """# Objectives at the same KL
 
 Generated from what `bench/matched_kl.py` measured; its opening says how. `{identity}` learns {facts} facts that its
 texts state at most once, from pairs of a true and a wrong answer, {seeds} seeds; it is asked in words that no training
-shows. Every number is where an objective first is **{kl:g} nats** from the reference, the largest KL that
-{share:.0%} of them reach in every seed. In brackets 95 % intervals over seeds and facts.
+shows. Every number is where an objective rises past **{kl:g} nats** from the reference for the last time, the largest
+KL that {share:.0%} of them reach in every seed. In brackets 95 % intervals over seeds and facts.
 
 - gold: share of sampled answers that are true; the town knows
 - ranking: the true answer is likelier than a wrong one
