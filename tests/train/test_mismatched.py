@@ -91,6 +91,18 @@ def test_ktos_step_does_not_depend_on_cut_or_order(tmp_path, dtype, tolerance):
         assert cut["record"]["kl"] == pytest.approx(whole["record"]["kl"], rel=1e-6, abs=tolerance)
 
 
+@pytest.mark.parametrize("per_device", [12, 4])
+def test_recomputed_activations_give_the_same_step(tmp_path, per_device):
+    """The backward pass enters the layout of a row again after lent completions were read on its prompts."""
+    given = (thumbs(), kto.loss, kto.Config(), tmp_path)
+    kwargs = {**OPTIONS, "reference": runs.small(1), "per_device": per_device}
+    expected = runs.gradients(runs.small(), *given, **kwargs)
+    found = runs.gradients(runs.small(), *given, **kwargs, gradient_checkpointing=True)
+    runs.assert_close(found, expected, 1e-5)
+    assert found["record"]["kl"] == pytest.approx(expected["record"]["kl"], rel=1e-5)
+    assert 110 < 100 * found["record"]["teraflops"] / expected["record"]["teraflops"] < 126
+
+
 def log_prob(module, prompt, completion):
     ids = torch.tensor([prompt + completion])
     logp = module(input_ids=ids).logits[0, :-1].log_softmax(-1)
