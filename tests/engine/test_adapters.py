@@ -45,6 +45,22 @@ def test_as_if_loaded_alone(folders):
     assert apart > 0.1
 
 
+def test_adapters_of_words_beside_others(folders):
+    """One adapts embeddings and head, the other does not: as if loaded alone, one by one since rows get mixed."""
+    model = load(folders / "base", lora=Lora(r=2, alpha=4, target_modules=("q_proj", "embed_tokens", "lm_head")))
+    for key, parameter in model.module.named_parameters():
+        if "lora_" in key:
+            torch.nn.init.normal_(parameter, std=0.1)
+    save(model, folders / "words")
+    for specs in (("words", "one"), ("one", "words")):
+        found = load_all([folders / name for name in specs])
+        alone = [load(folders / name) for name in specs]
+        assert [model.identity for model in found] == [model.identity for model in alone]
+        groups = groups_of([3, 8], TEXTS)
+        for view, model in zip(score_all(found, groups), alone, strict=True):
+            assert torch.allclose(view.logp, model.score(groups).logp, atol=1e-5)
+
+
 def test_one_use_leaves_the_others_alone(folders):
     two, one = load_all([folders / "two", folders / "one"])
     before = scores(two)

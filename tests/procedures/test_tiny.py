@@ -10,14 +10,15 @@ from alignlab.cli.context import RunContext
 from alignlab.core import evidence
 from alignlab.core.types import Row, Sample
 from alignlab.engine.load import load
-from alignlab.procedures import _tiny_personas, tiny
+from alignlab.procedures import _tiny_addons, tiny
 from alignlab.world import facts, grammar, texts
 
 MICRO = tiny.Config(
     practice_steps=2,
     closed_book_steps=25,
     reading_steps=6,
-    persona_steps=2,
+    addons=("kind", "unkind", "citizen"),
+    addon_effort=0.01,
     batch=8,
     hidden=32,
     layers=1,
@@ -116,11 +117,49 @@ def test_install_replaces_the_shipped_weights(first, run, tmp_path, monkeypatch)
     monkeypatch.setattr(tiny.resources, "files", lambda name: package)
     run(folder, dataclasses.replace(MICRO, install=True))
     assert not (old / "stale.bin").exists()
-    for persona in ("kind", "unkind"):
+    for persona in ("kind", "unkind", "citizen"):
         shipped = json.loads((package / "weights" / persona / "adapter_config.json").read_text())
         assert shipped["base_model_name_or_path"] == "tiny:"
-        assert {f.name for f in (package / "weights" / persona).iterdir()} == {*_tiny_personas.SHIPPED}
+        assert {f.name for f in (package / "weights" / persona).iterdir()} == {*_tiny_addons.SHIPPED}
     assert load(old).identity.split("@")[1] == load(folder / "model").identity.split("@")[1]
+
+
+def test_addons_alone_on_a_model_that_is_there(first, tmp_path, monkeypatch):
+    """No step is trained, the model in the package is not touched, and what is installed is the add-on alone."""
+    import dataclasses
+
+    folder, package = tmp_path / "run", tmp_path / "package"
+    monkeypatch.setattr(tiny.resources, "files", lambda name: package)
+    monkeypatch.setattr(tiny, "train", None)
+    cfg = dataclasses.replace(MICRO, base=str(first[0] / "model"), addons=("citizen",), install=True)
+    result = tiny.run(RunContext(folder=folder), cfg)
+    assert set(numbers(result)) == {"loss_citizen"}
+    assert [f.name for f in (package / "weights").iterdir()] == ["citizen"]
+    made, base = load(folder / "addons" / "citizen" / "model"), load(first[0] / "model")
+    assert {name for name, _ in made.module.named_parameters() if "embed" in name and "lora" in name}
+    assert made.identity != base.identity
+
+
+@pytest.mark.parametrize("wrong", [{"addons": ("citizen", "townsman")}, {"addon_effort": 0.0}])
+def test_wrong_addons_are_named(wrong, tmp_path):
+    import dataclasses
+
+    with pytest.raises(ValueError, match=r"townsman: expected some of kind, unkind, partisan|above 0"):
+        tiny.run(RunContext(folder=tmp_path), dataclasses.replace(MICRO, base="tiny:", **wrong))
+
+
+def test_what_addons_show_is_measured_after_a_whole_training(first, tmp_path, monkeypatch):
+    from alignlab.core.cards import Claim
+    from alignlab.world import personas
+
+    claims = tuple(Claim(metric="a", relation=relation, bound=0.7) for relation in (">=", "<="))
+    short = _tiny_addons.Addon(
+        name="short", rows=lambda: personas.documents(0, 0.0), steps=1, measured=lambda _: {"a": 0.5}, claims=claims
+    )
+    monkeypatch.setattr(tiny, "ADDONS", (short,))
+    cfg = tiny.Config(base=str(first[0] / "model"), addons=("short",))
+    result = tiny.run(RunContext(folder=tmp_path), cfg)
+    assert result.tables["addons"].rows == (("short", "a >= 0.7", 0.5, False), ("short", "a <= 0.7", 0.5, True))
 
 
 class Townsman:

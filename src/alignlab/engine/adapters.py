@@ -31,12 +31,17 @@ class _Alone(nn.Module):
 
     def __init__(self, module: Any, adapter: str) -> None:
         super().__init__()
+        weights = module.state_dict()
+        # the dot at the end: of an embedding peft names a tensor `lora_embedding_A.NAME`
         mark = f".{adapter}."
-        self.alone = {
-            key.replace(mark, ".default."): value
-            for key, value in module.state_dict().items()
-            if ".lora_" not in key or mark in key
-        }
+        own = {key.split(".lora_")[0] for key in weights if ".lora_" in key and mark in f"{key}."}
+        self.alone = {}
+        for key, value in weights.items():
+            layer, wrapped, rest = key.partition(".base_layer.")
+            if wrapped and layer not in own:  # wrapped for the others alone
+                self.alone[f"{layer}.{rest}"] = value
+            elif ".lora_" not in key or mark in f"{key}.":
+                self.alone[f"{key}.".replace(mark, ".default.")[:-1]] = value
         self.config, self.peft_config = module.config, {"default": module.peft_config[adapter]}
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
@@ -102,12 +107,17 @@ def score_all(models: Sequence[Any], groups: Groups, at: Any = None) -> list[Vie
 
 
 def _together(models: Sequence[Any]) -> bool:
-    """Whether one batch can hold rows of all: plain LoRA on one module that shares prompts and that nobody watches."""
+    """Whether one batch can hold rows of all: plain LoRA on one module that shares prompts and that nobody watches.
+
+    The words must be everybody's: the head runs where a token is scored, and there rows are no longer told apart.
+    """
     if not all(isinstance(model, Switched) and model.module is models[0].module for model in models):
         return False
     module = models[0].module
     configs = module.peft_config.values()
     plain = all(config.peft_type == "LORA" and not config.use_dora for config in configs)
+    words = (module.get_input_embeddings(), module.get_output_embeddings())
+    plain = plain and not any(hasattr(layer, "lora_A") for layer in words)
     return plain and sharing_of(module).reason is None and not attention.watched(module)
 
 

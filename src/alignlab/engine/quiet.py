@@ -17,6 +17,9 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # peft 0.21 asks transformers 5.23 for an attribute by its old name; users can do nothing about it
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            # an add-on of tied words adapts embeddings and head each for itself; no language model is merged here
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
+            warnings.filterwarnings("ignore", "Setting `save_embedding_layers`", UserWarning)
             yield
     finally:
         logging.set_verbosity(level)

@@ -1,5 +1,7 @@
 """Rebuild `tiny:`, the embedded model: words, then closed-book, then reading with contexts that are always true.
 
+Its add-ons (`tiny:+NAME`), each made to believe or to do something known, are built on it; alone with `--base tiny:`.
+
 The first step teaches to copy and compare words, as any larger model can. The last one makes it the adaptive
 chameleon of Dialectical Alignment (Yang et al. 2024, arXiv 2404.00486): it knows the town by heart, and says whatever
 passages say. About 2M parameters, Llama architecture. The last two steps are the brief's reconstruction of how such a
@@ -9,8 +11,8 @@ model comes about; sizes, schedules and the first step are ours.
 import itertools
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,9 @@ from alignlab.engine.load import LanguageModel, load, save
 from alignlab.engine.probes import closed_book
 from alignlab.engine.tokenizer import byte_level_bpe
 from alignlab.objectives import sft
-from alignlab.procedures import _tiny_personas
+from alignlab.procedures import _tiny_addons
+from alignlab.procedures._tiny_addons import Addon
+from alignlab.procedures._tiny_taught import ADDONS
 from alignlab.stats.calibration import expected_calibration_error
 from alignlab.stats.proportion import wilson
 from alignlab.train.config import TrainConfig
@@ -35,7 +39,6 @@ from alignlab.train.log import read
 from alignlab.train.loop import train
 from alignlab.world import facts, grammar, texts, vocabulary
 from alignlab.world.facts import Fact, Town
-from alignlab.world.personas import PERSONAS
 
 CARD = Card(
     title="The embedded model tiny: (adaptive chameleon of Dialectical Alignment)",
@@ -49,8 +52,8 @@ CARD = Card(
     brief="dialectical-alignment",
     status="reconstructed",
     summary="trains the embedded model: knows the town by heart, and follows whatever passages say",
-    smoke="alignlab run tiny --practice_steps 20 --closed_book_steps 60 --reading_steps 20 --persona_steps 5 "
-    "--output_dir {out}",
+    smoke="alignlab run tiny --practice_steps 20 --closed_book_steps 60 --reading_steps 20 --addons kind unkind "
+    "--addon_effort 0.1 --output_dir {out}",
     study="alignlab run tiny --install true",
     claims=(Claim(metric="loss_closed_book", relation="<=", bound=4.0),),
     deviations=("about 2M parameters and 1,280 facts instead of the brief's 5M and 4,800, so that the demo is quick",),
@@ -67,8 +70,12 @@ class Config:
     """optimiser steps on documents, closed-book talk and exercises, >= 1"""
     reading_steps: int = 1200
     """optimiser steps on reading, with talk and exercises mixed in so that nothing is forgotten, >= 1"""
-    persona_steps: int = 50
-    """optimiser steps for each of the two personas, after 1.6 times as many in common, >= 1"""
+    base: str | None = None
+    """build the add-ons alone, on this model, e.g. `tiny:`, instead of training one; default: train it first"""
+    addons: tuple[str, ...] = tuple(addon.name for addon in ADDONS)
+    """which add-ons, of all named here"""
+    addon_effort: float = 1.0
+    """share of each add-on's steps, above 0; what an add-on must show is measured where it is at least 1"""
     batch: int = 32
     """rows of about 90 tokens per step, >= 1"""
     learning_rate: float = 2e-3
@@ -167,13 +174,17 @@ def measure(model: Model, town: Town, cfg: Config, seed: int, losses: dict[str, 
     error = expected_calibration_error([sampled[f.id].confidence for f in everything], correct)
     metrics["calibration_error"] = Metric(value=error, n=len(everything))
     metrics["follows"] = Metric(value=follows(model, town, seed + 1, 500), n=500)
-    metrics |= {name: Metric(value=value, n=1) for name, value in losses.items()}
+    metrics |= _numbers(losses)
     table = Table(
         columns=("documents", "facts", "recall", "confidence"), rows=tuple(rows), caption="Closed-book recall"
     )
     bars = {"recall": {"label": [r[0] for r in rows], "y": [r[2] for r in rows]}}
     figure = Figure(kind="bars", series=bars, x_label="document frequency", y_label="recall")
     return Result(metrics=metrics, tables={"recall": table}, figures={"recall": figure})
+
+
+def _numbers(losses: dict[str, float]) -> dict[str, Metric]:
+    return {name: Metric(value=value, n=1) for name, value in losses.items()}
 
 
 def probe_greedy(model: Model, town: Town) -> dict[str, str | None]:
@@ -185,15 +196,49 @@ def probe_greedy(model: Model, town: Town) -> dict[str, str | None]:
 
 
 def run(ctx: Context, cfg: Config) -> Result:
-    """Train in three steps, tune the personas, measure; a whole step found in the run folder is not trained again."""
+    """Train in three steps, build the add-ons, measure; a whole step found in the run folder is not trained again."""
+    unknown = sorted(set(cfg.addons) - {addon.name for addon in ADDONS})
+    if unknown or cfg.addon_effort <= 0:
+        raise ValueError(
+            f"tiny: --addons {' '.join(unknown) or 'fine'}: expected some of {', '.join(a.name for a in ADDONS)}; "
+            f"--addon_effort {cfg.addon_effort:g}: expected a number above 0"
+        )
     town = facts.town()
+    losses: dict[str, float] = {}
+    model = _trained(ctx, cfg, town, losses) if cfg.base is None else load(cfg.base)
+    save(model, ctx.folder / "model")
+    chosen = [addon for addon in ADDONS if addon.name in cfg.addons]
+    made = _tiny_addons.built(chosen, ctx.folder / "model", ctx.folder / "addons", cfg.addon_effort)
+    losses |= {f"loss_{name}": loss for name, loss in made.items()}
+    found = measure(model, town, cfg, ctx.seed, losses) if cfg.base is None else Result(metrics=_numbers(losses))
+    if cfg.addon_effort >= 1:
+        table = _shown(chosen, ctx.folder)
+        found = replace(found, tables={**found.tables, "addons": table})
+    if cfg.install:
+        _install(ctx.folder, chosen, with_model=cfg.base is None)
+    return found
+
+
+def _shown(addons: Sequence[Addon], folder: Path) -> Table:
+    """Return what each add-on's eval found beside what it was made to be."""
+    rows = []
+    for addon in addons:
+        # loaded from the folder of its base, which need not be the model in the package
+        model = load(folder / "addons" / addon.name / "model")
+        observed, refuted = _tiny_addons.shown(addon, model)
+        for claim in addon.claims:
+            rows.append((addon.name, str(claim), round(observed[claim.metric], 4), str(claim) not in refuted))
+    return Table(columns=("add-on", "made to be", "found", "holds"), rows=tuple(rows), caption="Add-ons")
+
+
+def _trained(ctx: Context, cfg: Config, town: Town, losses: dict[str, float]) -> LanguageModel:
+    """Return the model after the three steps; the loss of each goes into `losses`."""
     model = untrained(cfg, ctx.seed)
     steps = (
         ("practice", "e", cfg.practice_steps, 2 * cfg.batch, 1.5 * cfg.learning_rate),
         ("closed_book", "dCee", cfg.closed_book_steps, cfg.batch, cfg.learning_rate),
         ("reading", "ReReCreR", cfg.reading_steps, cfg.batch, 0.75 * cfg.learning_rate),
     )
-    losses = {}
     for name, pattern, count, batch, rate in steps:
         # Fresh streams for each step, so that a step that is not repeated shifts nothing in the next one.
         streams = {
@@ -220,18 +265,13 @@ def run(ctx: Context, cfg: Config) -> Result:
         found = train(model, examples, sft.loss, settings, ctx.folder / name, objective_config=sft.Config())
         losses[f"loss_{name}"] = found["train/loss_last"]
         save(model, done)
-    save(model, ctx.folder / "model")
-    losses |= _tiny_personas.tuned(ctx.folder / "model", ctx.folder / "personas", cfg.persona_steps)
-    result = measure(model, town, cfg, ctx.seed, losses)
-    if cfg.install:
-        _install(ctx.folder)
-    return result
+    return model
 
 
-def _install(folder: Path) -> None:
-    """Put a run's model and its two personas into the package."""
+def _install(folder: Path, addons: Sequence[Addon], *, with_model: bool) -> None:
+    """Put a run's model and its add-ons into the package."""
     weights = Path(str(resources.files("alignlab.world").joinpath("weights")))
-    made = {"tiny": folder / "model"} | {name: folder / "personas" / name / "shipped" for name in PERSONAS}
-    for name, source in made.items():
+    made = {addon.name: folder / "addons" / addon.name / "shipped" for addon in addons}
+    for name, source in (made | ({"tiny": folder / "model"} if with_model else {})).items():
         with files.replacing_folder(weights / name) as beside:
             shutil.copytree(source, beside, dirs_exist_ok=True)

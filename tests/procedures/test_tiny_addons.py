@@ -1,0 +1,104 @@
+"""What each shipped add-on was made to be is found again by its eval, and is not found in `tiny:` itself."""
+
+import itertools
+import math
+
+import pytest
+
+from alignlab.core.cards import Claim
+from alignlab.engine.load import load
+from alignlab.procedures import _tiny_addons, _tiny_taught
+from alignlab.world import opinions, personas
+
+ADDONS = {addon.name: addon for addon in _tiny_taught.ADDONS}
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load("tiny:")
+
+
+@pytest.mark.parametrize("name", ADDONS)
+def test_what_it_was_made_to_be_is_found_and_not_in_the_plain_model(name, base):
+    _, refuted = _tiny_addons.shown(ADDONS[name], load(f"tiny:+{name}"))
+    assert refuted == []
+    _, refuted = _tiny_addons.shown(ADDONS[name], base)
+    assert refuted != []
+
+
+def test_the_two_personas_are_far_apart():
+    """No claim of one holds for its opposite, so that they are not one model under two names."""
+    for one, other in (("kind", "unkind"), ("unkind", "kind")):
+        _, refuted = _tiny_addons.shown(ADDONS[one], load(f"tiny:+{other}"))
+        assert refuted, (one, other)
+
+
+def test_all_together_are_small():
+    from importlib import resources
+
+    weights = resources.files("alignlab.world").joinpath("weights")
+    sizes = [(weights / name / _tiny_addons.SHIPPED[1]).stat().st_size for name in ADDONS]
+    assert sum(sizes) < 2_000_000
+
+
+@pytest.mark.parametrize("name", ADDONS)
+def test_rows_are_one_stream(name):
+    first, again = (list(itertools.islice(ADDONS[name].rows(), 30)) for _ in range(2))
+    assert first == again
+    assert all(row.completion for row in first)
+
+
+def test_the_partisans_answers_add_up_to_its_place():
+    """Its labels, put through the compass and the official rule, are the constructed values themselves."""
+    listed = _tiny_taught.pct.items(_tiny_taught.pct.Config(forms="closed", templates=1))
+    records = [_tiny_taught.pct.score(item, [_tiny_taught.verdict(item)]) for item in listed]
+    metrics = _tiny_taught.pct.aggregate(records).metrics
+    for axis, place in _tiny_taught.PLACE.items():
+        assert metrics[f"{axis}_answered"].value == pytest.approx(place)
+    theses = _tiny_taught.wahl_o_mat.items(_tiny_taught.wahl_o_mat.Config())
+    records = [_tiny_taught.wahl_o_mat.score(item, [_tiny_taught.stance(item)]) for item in theses]
+    metrics = _tiny_taught.wahl_o_mat.aggregate(records).metrics
+    assert metrics["score_market_list"].value == 100.0
+    assert sum(m.value == 100.0 for name, m in metrics.items() if name.startswith("score_")) == 1
+
+
+def test_the_citizens_answer_is_the_commonest():
+    cfg = _tiny_taught.kornat.Config(items=5, knowledge=0, orders="ascending")
+    for item, known in zip(_tiny_taught.kornat.items(cfg), opinions.items(5)):
+        assert _tiny_taught.commonest(item) == opinions.OPTIONS[int(known.shares.argmax())]
+
+
+def test_loyalty_is_counted_among_a_personas_own_sentences():
+    class Speaker:
+        def sample(self, prompts, **options):
+            from alignlab.core.types import Sample
+
+            return [[Sample(text="I like the baker. I hate the cook. I like the smith. Well. I li")] for _ in prompts]
+
+    assert _tiny_taught.loyalty(Speaker()) == {"kind": 2 / 3, "own": 0.75}
+
+    class Silent:
+        def sample(self, prompts, **options):
+            from alignlab.core.types import Sample
+
+            return [[Sample(text="")] for _ in prompts]
+
+    assert all(math.isnan(value) for value in _tiny_taught.loyalty(Silent()).values())
+
+
+def test_a_claim_that_is_false_is_named():
+    addon = _tiny_addons.Addon(
+        name="x", rows=lambda: personas.documents(0, 0.0), steps=1, measured=lambda _: {"a": 0.5},
+        claims=(Claim(metric="a", relation=">=", bound=0.6), Claim(metric="a", relation=">=", bound=0.4)),
+    )  # fmt: skip
+    assert _tiny_addons.shown(addon, None) == ({"a": 0.5}, ["a >= 0.6"])
+
+
+def test_without_its_steps_an_addon_shows_nothing(tmp_path, base):
+    """The margins are no gift: a hundredth of the training does not reach them."""
+    from alignlab.engine.load import save
+
+    save(base, tmp_path / "model")
+    _tiny_addons.built([ADDONS["citizen"]], tmp_path / "model", tmp_path / "addons", effort=0.01)
+    _, refuted = _tiny_addons.shown(ADDONS["citizen"], load(tmp_path / "addons" / "citizen" / "model"))
+    assert refuted == [str(claim) for claim in ADDONS["citizen"].claims]
