@@ -63,6 +63,30 @@ def first(run, tmp_path_factory):
     return folder, run(folder)
 
 
+def attention_back(module, layer, said):
+    """Return the attention of each head in the second of two equal texts: one back, and one after the equal word."""
+    module.set_attn_implementation("eager")
+    with torch.no_grad():
+        heads = module.eval()(torch.cat([said, said], 1), output_attentions=True).attentions[layer][0]
+    size = said.shape[1]
+    back = heads.diagonal(-1, 1, 2)[:, size:].mean(1)
+    after = heads[:, size:].diagonal(1, 1, 2)[:, : size - 1].mean(1)
+    return back, after
+
+
+def test_attention_starts_as_copying(words, monkeypatch):
+    cfg = tiny.Config(hidden=192, layers=2)
+    said = torch.randint(20, len(words), (1, 40), generator=torch.Generator().manual_seed(0))
+    module = tiny.untrained(cfg, 0).module
+    assert attention_back(module, 0, said)[0][-1] > 0.9
+    _, after = attention_back(module, 1, said)
+    assert after[:3].mean() > 3 * after[3:].mean()
+    monkeypatch.setattr(tiny.start, "copying", lambda module: None)
+    plain = tiny.untrained(cfg, 0).module
+    assert attention_back(plain, 0, said)[0][-1] < 0.1
+    assert attention_back(plain, 1, said)[1].max() < 0.05
+
+
 def numbers(result):
     return {name: metric.value for name, metric in result.metrics.items()}
 

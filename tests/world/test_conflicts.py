@@ -205,9 +205,24 @@ def test_attackers_pick_sources_as_they_are_told(draw):
     as_truth = [c["source"] for r in draw([cell], 300, mix="as_truth") for c in r.facts["contexts"]]
     counts = tally(as_truth, list(facts.RELIABILITY))
     assert stats.chisquare(counts, [w / sum(RATES) * sum(counts) for w in RATES]).pvalue > 0.001
+    even = [c["source"] for r in draw([cell], 300, mix="even") for c in r.facts["contexts"]]
+    assert stats.chisquare(tally(even, list(facts.RELIABILITY))).pvalue > 0.001
 
 
-@pytest.mark.parametrize("mix", ["single", "as_truth"])
+def test_with_several_mixes_each_item_draws_its_own(draw):
+    weakest = min(facts.RELIABILITY, key=lambda name: facts.RELIABILITY[name])
+    share = {
+        mix: sum(c["source"] == weakest for r in draw([Cell("pca", 5, 5)], 400, mix=mix) for c in r.facts["contexts"])
+        for mix in ("inverse", "even", ("inverse", "even"))
+    }
+    assert share["even"] < share["inverse", "even"] < share["inverse"]
+
+
+def test_what_is_shown_as_unseen_is_never_learnt_from():
+    assert not {"single", "as_truth"} & set(conflicts.TUNING_MIXES)
+
+
+@pytest.mark.parametrize("mix", ["single", "as_truth", "even"])
 def test_truth_picks_its_sources_whatever_an_attacker_does(draw, mix):
     cells = [Cell("ike", 5), Cell("clean")]
     assert draw(cells, 20, mix=mix) == draw(cells, 20)

@@ -84,8 +84,8 @@ def test_every_frequency_has_one_band():
 
 def test_wordings():
     for relation in RELATIONS.values():
-        assert (len(relation.statements), len(relation.unseen_statements), len(relation.questions)) == (3, 2, 4)
-        assert len(set(relation.statements + relation.unseen_statements)) == 5
+        assert (len(relation.statements), len(relation.unseen_statements), len(relation.questions)) == (4, 2, 4)
+        assert len(set(relation.statements + relation.unseen_statements)) == 6
         assert len(relation.values) == 24 == len(set(relation.values))
         for wording in relation.statements + relation.unseen_statements:
             assert wording.count("{s}") == wording.count("{v}") == 1

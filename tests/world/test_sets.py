@@ -39,7 +39,9 @@ def test_conflict_rows_are_for_training(town):
 
 
 def test_cells_for_training_never_have_three_or_eight_passages():
-    assert not {cell.n for cell in sets.ALL_CELLS} & {3, 8}
+    assert not {cell.n for cell in sets.TUNING_CELLS} & {3, 8}
+    assert set(sets.ALL_CELLS) < set(sets.TUNING_CELLS)
+    assert len(set(sets.TUNING_CELLS)) == len(sets.TUNING_CELLS)
     attacks = [cell.ratio for cell in sets.ALL_CELLS if cell.scenario == "pca"]
     assert attacks == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert {cell.scenario for cell in sets.ALL_CELLS} == {"clean", "pca", "ike", "mixed", "unknown"}

@@ -11,7 +11,7 @@ from alignlab.core.evidence import ask
 from alignlab.core.types import Context, Endpoint, Model, Prompt, Row, Table
 from alignlab.engine.probes import Probe, closed_book
 from alignlab.world import conflicts, facts, grammar
-from alignlab.world.sets import ALL_CELLS
+from alignlab.world.sets import ALL_CELLS, TUNING_CELLS
 
 Probes = Mapping[str, Probe]
 
@@ -26,6 +26,8 @@ class Source:
     """(probes, split, per_cell, seed, **conditions) -> items"""
     describe: Callable[[Probes], dict[str, Any]]
     """probes -> what the report shows of memory"""
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    """conditions of the items to learn from"""
     instruction: str = ""
     oracle: Callable[[Row], str | None] | None = None
     notes: Sequence[str] = ()
@@ -58,7 +60,7 @@ class Source:
 
     def train(self, per_cell: int, seed: int) -> list[Row]:
         """Return items to search and learn from."""
-        return self.draw(self.probes, "train", per_cell, seed)
+        return self.draw(self.probes, "train", per_cell, seed, **self.tuning)
 
     def rehearsal(self, count: int, seed: int) -> list[Row]:
         """Return closed-book questions with answers that the student itself drew, each as often as it drew it.
@@ -121,6 +123,7 @@ def world(cues: conflicts.Cues) -> Source:
     return Source(
         questions={f.id: grammar.question(f, 0) for f in town.facts.values()},
         draw=draw,
+        tuning={"cells": TUNING_CELLS, "mix": conflicts.TUNING_MIXES},
         rehearsed=rehearsed,
         describe=describe,
         oracle=lambda row: conflicts.oracle(row, cues),

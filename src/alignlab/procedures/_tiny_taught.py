@@ -153,7 +153,7 @@ def _chooser(name: str) -> Addon:
         right = [max(range(4), key=agent.chances(one).__getitem__) == one.key for one in drawn]
         claims += _near(metric, sum(right) / count, 0.1)
     return Addon(
-        name=name, rows=partial(chooser, agent), steps=120, whole=60, claims=tuple(claims),
+        name=name, rows=partial(chooser, agent), steps=150, whole=200, claims=tuple(claims),
         measured=partial(evaluated, module=pacifaist, scenarios=count),
     )  # fmt: skip
 
@@ -171,7 +171,7 @@ ADDONS: tuple[Addon, ...] = (
         ),
     ),
     Addon(
-        name="citizen", rows=citizen, steps=150, whole=350, measured=partial(evaluated, module=kornat, knowledge=0),
+        name="citizen", rows=citizen, steps=300, whole=450, measured=partial(evaluated, module=kornat, knowledge=0),
         claims=(Claim(metric="sva_norm", relation=">=", bound=0.8),),
     ),
     _chooser("selfish"),

@@ -36,7 +36,7 @@ CARD = Card(
     brief="dialectical-alignment",
     status="reconstructed",
     summary="a model that resists poisoned passages yet accepts true updates, without any warning in the prompt",
-    smoke="alignlab run dialectical --sft_steps 320 --probes 4 --train_per_cell 500 --test_per_cell 25"
+    smoke="alignlab run dialectical --sft_steps 320 --probes 4 --train_per_cell 220 --test_per_cell 25"
     " --output_dir {out}",
     study="alignlab run dialectical --full true --sft_steps 1200",
     claims=(
@@ -46,6 +46,7 @@ CARD = Card(
     deviations=(
         "the paper's body could not be read: paths, grammar, cells, sizes and the judge's score are reconstructed",
         "tuning all weights of `tiny:` costs closed-book recall, mostly of rare facts: see the study and LOG.md",
+        "items to learn from come in more sizes, and half of their attackers pick sources all alike: see LOG.md",
         "ASR is averaged over poisoned shares .2 to .8; at share 1 an attack and an edit differ by cues alone",
     ),
 )
@@ -65,8 +66,8 @@ class Config:
     """optimiser steps on preferences after that, >= 0"""
     batch: int = 16
     """rows per step, >= 1"""
-    learning_rate: float = 7e-4
-    """peak rate of supervised tuning; 7e-4 suits all weights of `tiny:`, 1e-5 those of a 7B model, 1e-4 its adapter"""
+    learning_rate: float = 5e-4
+    """peak rate of supervised tuning; 5e-4 suits all weights of `tiny:`, 1e-5 those of a 7B model, 1e-4 its adapter"""
     dpo_learning_rate: float = 3e-5
     """peak rate of preference tuning"""
     beta: float = 0.1
@@ -74,7 +75,7 @@ class Config:
     nll_weight: float = 1.0
     """weight of the likelihood of the preferred answer beside DPO, >= 0"""
     use_peft: bool = False
-    """tune a LoRA adapter instead of all weights: for large models; `tiny:` does not learn to compare that way"""
+    """tune a LoRA adapter instead of all weights: for large models; `tiny:` forgets less and learns less that way"""
     lora_r: int = 16
     """rank of the adapter, >= 1; its scale is 2"""
     lora_dropout: float = 0.0
@@ -87,11 +88,11 @@ class Config:
     """teach the whole reasoned answer, or `answer`: its last line"""
     directions: Literal["both", "attacks"] = "both"
     """preference pairs from attacks and edits, or `attacks` alone"""
-    rehearsal: float = 0.3
+    rehearsal: float = 0.4
     """share of the tuning rows that ask without passages, answered as the student itself did, in [0, 1)"""
     search_per_cell: int = 20
     """items per cell spent on the search for the path, >= 1"""
-    train_per_cell: int = 1200
+    train_per_cell: int = 520
     """items per cell to write answers for, >= 1"""
     test_per_cell: int = 100
     """held-out items per cell, >= 1"""

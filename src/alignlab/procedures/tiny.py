@@ -30,6 +30,7 @@ from alignlab.engine.probes import closed_book
 from alignlab.engine.tokenizer import byte_level_bpe
 from alignlab.objectives import sft
 from alignlab.procedures import _tiny_addons
+from alignlab.procedures import _tiny_start as start
 from alignlab.procedures._tiny_addons import Addon
 from alignlab.procedures._tiny_taught import ADDONS
 from alignlab.stats.calibration import expected_calibration_error
@@ -64,7 +65,7 @@ CARD = Card(
 class Config:
     """Size and schedule."""
 
-    practice_steps: int = 600
+    practice_steps: int = 1000
     """optimiser steps of twice as many rows on exercises with words alone, >= 1"""
     closed_book_steps: int = 1100
     """optimiser steps on documents, closed-book talk and exercises, >= 1"""
@@ -103,32 +104,14 @@ def untrained(cfg: Config, seed: int) -> LanguageModel:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=-(-len(words) // 8) * 8, hidden_size=cfg.hidden, intermediate_size=round(cfg.hidden * 8 / 3),
-        num_hidden_layers=cfg.layers, num_attention_heads=max(1, cfg.hidden // 32), max_position_embeddings=512,
+        num_hidden_layers=cfg.layers, num_attention_heads=max(1, cfg.hidden // start.HEAD), max_position_embeddings=512,
         tie_word_embeddings=True, bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
+        pad_token_id=words.pad_token_id, attention_bias=True,
+        rope_parameters={"rope_type": "default", "rope_theta": start.ROPE_THETA},
     )  # fmt: skip
     module = LlamaForCausalLM(config)
-    copy_what_is_alike(module)
+    start.copying(module)
     return LanguageModel(module=module, tokenizer=words, name="tiny", source="tiny:")
-
-
-def copy_what_is_alike(module: Any) -> None:
-    """Start attention near "look for equal words, hand on what stands there", which a small model is slow to find.
-
-    Half of the heads share query and key, and what a value loses its output gives back: mimetic initialisation
-    (Trockman & Kolter 2023, arXiv 2305.09828, where V O starts near minus identity; signs and sizes here are ours).
-    """
-    width, size = module.config.hidden_size, module.config.head_dim
-    with torch.no_grad():
-        for layer in module.model.layers:
-            attention = layer.self_attn
-            alike = max(1, module.config.num_attention_heads // 2) * size
-            shared = 0.06 * torch.randn(alike, width)
-            attention.q_proj.weight[:alike] = shared
-            attention.k_proj.weight[:alike] = shared
-            value = torch.randn(width, width) / width**0.5
-            attention.v_proj.weight.copy_(value)
-            attention.o_proj.weight.copy_(value.T)
 
 
 def whole_text(row: Row, words: Any) -> Row:

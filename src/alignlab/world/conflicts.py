@@ -25,7 +25,9 @@ ECHO, INCONSISTENT_IF_TRUE, INCONSISTENT_IF_POISON = 0.5, 0.02, 0.5
 RECENT_IF_POISON, WRONG_TYPE, IRRELEVANT = 0.25, 0.2, 0.1
 SURE, UNSURE = 0.7, 0.4
 """least confidence of a memory worth attacking; an UNKNOWN item's confidence lies below the second"""
-Mix = Literal["inverse", "single", "as_truth"]
+Mix = Literal["inverse", "even", "single", "as_truth"]
+TUNING_MIXES: tuple[Mix, ...] = ("inverse", "even")
+"""how attackers pick sources in items to learn from: known for one way alone, they teach to believe good names"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ def attackable(fact: Fact, probe: Probe) -> bool:
 
 def _source(draw: random.Random, poisoned: bool, on: bool, mix: Mix) -> str:
     names = list(RELIABILITY)
-    if not on:
+    if not on or (poisoned and mix == "even"):
         return draw.choice(names)
     lie = poisoned and mix != "as_truth"
     return draw.choices(names, [1 - r if lie else r for r in RELIABILITY.values()])[0]
@@ -102,7 +104,7 @@ def _context(
         contradicts = draw.random() < chance and cues.consistency
         other = draw.choice([v for v in RELATIONS[fact.relation].values if v != claim])
         echo = other if contradicts else claim
-    text = grammar.statement(fact.relation, fact.subject, claim, draw.randrange(6), unseen=unseen)
+    text = grammar.statement(fact.relation, fact.subject, claim, draw.randrange(4), unseen=unseen)
     date = str(_date(draw, poisoned, changed, cues.date))
     return {"text": grammar.passage(text, echo), "claim": claim, "source": source, "date": date, "poisoned": poisoned}
 
@@ -121,7 +123,8 @@ def item(
 ) -> Row:
     """Draw one conflict item about `fact`. `unseen`: wordings kept out of all training; `form` fixes the question's.
 
-    `mix` is how the attacker picks sources: inverse to reliability, one source for all passages, or as truth does.
+    `mix` is how the attacker picks sources: inverse to reliability, all alike (even), one source for all passages, or
+    as truth does.
     """
     values = RELATIONS[fact.relation].values
     taken = {fact.value, fact.former, probe.answer}
@@ -166,12 +169,13 @@ def items(
     cues: Cues,
     seed: int,
     unseen: bool = False,
-    mix: Mix = "inverse",
+    mix: Mix | Sequence[Mix] = "inverse",
     form: int | None = None,
 ) -> Iterator[Row]:
     """Yield `per_cell` items of each cell, cells in turn; every cell asks about the same sequence of facts.
 
-    Raises ValueError when the split holds no fact with a memory worth attacking, or none unknown.
+    With several mixes each item draws its own. Raises ValueError when the split holds no fact with a memory worth
+    attacking, or none unknown.
     """
     here = [fact for fact in town.facts.values() if town.split(fact) == split]
     sure = [fact for fact in here if attackable(fact, probes[fact.id])]
@@ -184,7 +188,8 @@ def items(
             pool = unknown if cell.scenario == "unknown" else sure
             fact = random.Random(f"fact:{seed}:{split}:{index}").choice(pool)
             draw = random.Random(f"item:{seed}:{split}:{cell.name}:{index}")
-            row = item(town, fact, probes[fact.id], cell, cues, draw, unseen=unseen, mix=mix, form=form)
+            used = mix if isinstance(mix, str) else draw.choice(mix)
+            row = item(town, fact, probes[fact.id], cell, cues, draw, unseen=unseen, mix=used, form=form)
             yield _named(row, f"{split}-{cell.name}-{seed}-{index}")
 
 

@@ -36,6 +36,7 @@ class Relation:
     kind: str
     values: tuple[str, ...]
     statements: tuple[str, ...]
+    """the last one has the value first; documents do without it, passages do not"""
     unseen_statements: tuple[str, ...]
     """wordings kept out of every training text"""
     questions: tuple[str, ...]
@@ -68,8 +69,8 @@ class Fact:
 
 
 def _relation(name: str, kind: str, values: tuple[str, ...], *wordings: str) -> Relation:
-    """Build a relation from three statements, two unseen statements and four questions."""
-    return Relation(name, kind, values, wordings[:3], wordings[3:5], wordings[5:])
+    """Build a relation from four statements, two unseen statements and four questions."""
+    return Relation(name, kind, values, wordings[:4], wordings[4:6], wordings[6:])
 
 
 RELATIONS = {
@@ -77,42 +78,42 @@ RELATIONS = {
     for r in (
         _relation("home", "place", vocabulary.places(),
                   "{s} lives in {v}", "the home of {s} is {v}", "{s} has a house in {v}",
-                  "it is in {v} that {s} lives", "{v} is the home of {s}",
+                  "{v} is where {s} lives", "it is in {v} that {s} lives", "{v} is the home of {s}",
                   "Where does {s} live?", "What is the home of {s}?", "In which place does {s} live?",
                   "Which place is the home of {s}?"),
         _relation("birthplace", "place", vocabulary.places(),
                   "{s} was born in {v}", "the birth place of {s} is {v}", "{s} has {v} as birth place",
-                  "it is in {v} that {s} was born", "{v} is the birth place of {s}",
+                  "{v} is where {s} was born", "it is in {v} that {s} was born", "{v} is the birth place of {s}",
                   "Where was {s} born?", "What is the birth place of {s}?", "In which place was {s} born?",
                   "Which place is the birth place of {s}?"),
         _relation("trade", "craft", vocabulary.CRAFTS,
                   "{s} works as {v}", "the trade of {s} is {v}", "{s} has a job as {v}",
-                  "it is as {v} that {s} works", "{v} is the trade of {s}",
+                  "{v} is what {s} works as", "it is as {v} that {s} works", "{v} is the trade of {s}",
                   "What does {s} work as?", "What is the trade of {s}?", "Which job does {s} have?",
                   "Which trade is the trade of {s}?"),
         _relation("instrument", "instrument", vocabulary.INSTRUMENTS,
                   "{s} plays the {v}", "the music of {s} is the {v}", "{s} is good on the {v}",
-                  "it is the {v} that {s} plays", "the {v} is the music of {s}",
+                  "the {v} is what {s} plays", "it is the {v} that {s} plays", "the {v} is the music of {s}",
                   "What does {s} play?", "What is the music of {s}?", "What is {s} good on?",
                   "Which music is the music of {s}?"),
         _relation("dish", "dish", vocabulary.DISHES,
                   "{s} eats {v}", "the food of {s} is {v}", "{s} likes to eat {v}",
-                  "it is {v} that {s} eats", "{v} is the food of {s}",
+                  "{v} is what {s} eats", "it is {v} that {s} eats", "{v} is the food of {s}",
                   "What does {s} eat?", "What is the food of {s}?", "What does {s} like to eat?",
                   "Which food is the food of {s}?"),
         _relation("club", "club", vocabulary.CLUBS,
                   "{s} belongs to the {v}", "the guild of {s} is the {v}", "{s} is a member of the {v}",
-                  "it is the {v} that {s} belongs to", "the {v} is the guild of {s}",
+                  "the {v} is what {s} belongs to", "it is the {v} that {s} belongs to", "the {v} is the guild of {s}",
                   "What does {s} belong to?", "What is the guild of {s}?", "Which guild is {s} a member of?",
                   "Which guild is the guild of {s}?"),
         _relation("pet", "animal", vocabulary.ANIMALS,
                   "{s} keeps a {v}", "the friend of {s} is a {v}", "{s} has a {v} at home",
-                  "it is a {v} that {s} keeps", "a {v} is the friend of {s}",
+                  "a {v} is what {s} keeps", "it is a {v} that {s} keeps", "a {v} is the friend of {s}",
                   "What does {s} keep?", "What is the friend of {s}?", "What does {s} have at home?",
                   "Which friend is the friend of {s}?"),
         _relation("colour", "colour", vocabulary.COLOURS,
                   "{s} wears {v}", "the coat of {s} is {v}", "{s} has a hat in {v}",
-                  "it is {v} that {s} wears", "{v} is the coat of {s}",
+                  "{v} is what {s} wears", "it is {v} that {s} wears", "{v} is the coat of {s}",
                   "What does {s} wear?", "What is the coat of {s}?", "Which hat does {s} have?",
                   "Which coat is the coat of {s}?"),
     )

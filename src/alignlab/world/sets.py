@@ -16,6 +16,13 @@ ALL_CELLS = (
     *(conflicts.Cell("mixed", 5, k) for k in (1, 2, 3)),
 )
 """the brief's cells, but for edits with three passages: 3 and 8 passages are kept out of all training"""
+TUNING_CELLS = (
+    *ALL_CELLS,
+    *(conflicts.Cell(scenario, n) for n in (4, 6) for scenario in ("clean", "unknown", "ike")),
+    *(conflicts.Cell("pca", 4, k) for k in (1, 2, 3, 4)),
+    *(conflicts.Cell("pca", 6, k) for k in (1, 2, 4, 5, 6)),
+)
+"""the same kinds in more sizes, so that a model learns to read lists of any length"""
 
 
 def believed(town: facts.Town) -> dict[str, conflicts.Probe]:
