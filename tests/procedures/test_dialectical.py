@@ -18,7 +18,7 @@ from alignlab.procedures import dialectical, tiny
 from alignlab.procedures.dialectical import Config, Evidence
 from alignlab.world import conflicts
 from alignlab.world.facts import town
-from alignlab.world.sets import ALL_CELLS, believed
+from alignlab.world.sets import ALL_CELLS, TUNING_CELLS, believed
 
 MICRO = Config(
     sft_steps=10, dpo_steps=3, batch=8, learning_rate=1e-2, search_per_cell=2, train_per_cell=4, test_per_cell=3,
@@ -73,7 +73,7 @@ def test_every_stage_leaves_its_numbers(first):
     assert (found["oracle/asr"], found["oracle/es"], found["oracle/clean"]) == (0.0, 1.0, 1.0)
     # The untrained model says nothing that can be parsed, so it is attacked by nothing, and wrong.
     assert (found["plain/asr"], found["plain/es"], found["plain/unparsed"]) == (0.0, 0.0, 1.0)
-    assert found["written"] == 4 * len(ALL_CELLS)
+    assert found["written"] == 4 * len(TUNING_CELLS)
     assert 0 < found["accepted"] <= found["written"]
     assert result.metrics["seconds"].value > 0
 
@@ -186,12 +186,12 @@ def test_search_and_training_ask_about_different_items(tmp_path):
     source.probes = remembered()
     accepted, _ = dialectical.written(RunContext(folder=tmp_path), MICRO, source, found)
     searched = {record.item for record in found.search}
-    assert len(searched) == 2 * len(ALL_CELLS)
+    assert len(searched) == 2 * len(TUNING_CELLS)
     assert searched.isdisjoint(item.meta["id"] for item, _, _ in accepted)
     assert {item.facts["split"] for item, _, _ in accepted} == {"train"}
     assert {item.facts["split"] for item in source.test(3, 0)} == {"test"}
-    assert {len(item.facts["contexts"]) for item, _, _ in accepted} == {1, 5}
-    assert {len(item.facts["contexts"]) for item in source.test(3, 0)} == {1, 5}
+    assert {len(item.facts["contexts"]) for item, _, _ in accepted} == {1, 4, 5, 6}
+    assert {len(item.facts["contexts"]) for item in source.test(3, 0)} == {1, 4, 5, 6}
     assert {name for row in found.chosen.values() for name in row} <= set(trace.STRATEGIES)
 
 
