@@ -106,8 +106,12 @@ def readme(run: Run) -> str:
         for name, metric in run.result.metrics.items()
     ]
     lines += [""] + [
-        f"- claim `{_code(v.text).replace('`', '')}`: {'holds' if v.holds else 'does not hold'},"
-        f" observed {number(v.observed)}"
+        f"- claim `{_code(v.text).replace('`', '')}`: "
+        + (
+            _line(v.problem)
+            if v.problem
+            else f"{'holds' if v.holds else 'does not hold'}, observed {number(v.observed)}"
+        )
         for v in verdicts(run)
     ]
     lines += [f"- {_line(note)}" for note in run.result.notes]
