@@ -218,7 +218,7 @@ def test_changes_are_paired_and_settings_checked():
 
 
 def test_the_card_claims_can_fail():
-    held = {"held_false": 0.001, "held_true": 0.99, "sycophancy": 0.0, "belief_missing": 0.0}
+    held = {"held_false": 0.001, "held_true": 0.99, "belief_missing": 0.0}
     assert all(claim.holds(held) for claim in CARD.claims)
-    for name, value in (("held_false", 0.5), ("held_true", 0.5), ("sycophancy", 0.28), ("belief_missing", 0.2)):
+    for name, value in (("held_false", 0.5), ("held_true", 0.5), ("belief_missing", 0.2)):
         assert not all(claim.holds({**held, name: value}) for claim in CARD.claims), name

@@ -39,9 +39,9 @@ CARD = Card(
     status="faithful",
     summary="Imitate demonstrations, each weighted by how likely aligned models find it against the policy.",
     smoke="alignlab train poft --model tiny: --dataset world:noisy --limit 128 --max_steps 40"
-    " --per_device_train_batch_size 16 --learning_rate 3e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
+    " --per_device_train_batch_size 16 --learning_rate 1e-3 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
     claims=(
-        Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.02),
+        Claim(metric="train/loss - train/loss_last", relation=">", bound=0.02),
         Claim(metric="train/tau", relation="<", bound=0.5),
     ),
     needs=frozenset({"policy", "aligned"}),

@@ -31,7 +31,7 @@ CARD = Card(
     brief="baselines-dpo-ipo-kto",
     status="faithful",
     summary="Maximise the likelihood of the given completions; each token of the optimiser batch weighs the same.",
-    smoke="alignlab train sft --model tiny: --dataset world:questions --limit 640 --max_steps 40"
+    smoke="alignlab train sft --model tiny: --dataset world:noisy --limit 640 --max_steps 40"
     " --per_device_train_batch_size 16 --learning_rate 5e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
     claims=(Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.0),),
     needs=frozenset({"policy"}),

@@ -38,7 +38,7 @@ CARD = Card(
     summary="Prefer demonstrations over the model's own earlier answers; that earlier model is the reference.",
     # every row is new when it is seen, so that the last window's figures are of rows not trained on
     smoke="alignlab train spin --model tiny:+unkind --dataset world:kindness --limit 320 --max_steps 40"
-    " --per_device_train_batch_size 8 --learning_rate 1e-3 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
+    " --per_device_train_batch_size 8 --learning_rate 2e-3 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
     claims=(
         Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.4),
         Claim(metric="train/rewards/chosen", relation=">", bound=0.5),

@@ -42,8 +42,8 @@ CARD = Card(
     brief="mah-dpo",
     status="reconstructed",
     summary="What a solution is worth after each step: hindsight values, step labels, or one classifier of prefixes.",
-    smoke="alignlab train process --model tiny: --dataset world:steps --limit 128 --max_steps 70"
-    " --per_device_train_batch_size 8 --learning_rate 1e-3 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
+    smoke="alignlab train process --model tiny: --dataset world:steps --limit 128 --max_steps 150"
+    " --per_device_train_batch_size 8 --learning_rate 3e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
     claims=(
         Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.1),
         Claim(metric="train/error", relation="<", bound=0.5),
