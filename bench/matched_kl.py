@@ -61,7 +61,7 @@ from alignlab.world.judges import quality
 
 Floats = NDArray[np.float64]
 OUT = Path(__file__).parent / "results" / "matched_kl.json"
-FORMS = {"pairs": "pairs", "joint": "pairs", "thumbs": "thumbs", "lists": "lists", "questions": "demonstrations"}
+FORMS = {"pairs": "pairs", "joint": "pairs", "thumbs": "thumbs", "lists": "lists", "noisy": "demonstrations"}
 """what the smoke command of an objective reads -> the form in which it gets the pairs here"""
 METRICS = ("kl", "gold", "ranking_accuracy", "reward_accuracy", "length")
 TOLD = range(2)
@@ -77,7 +77,7 @@ def objectives() -> dict[str, str]:
     for name in names("objectives"):
         module = find("objectives", name)
         dataset = shlex.split(module.CARD.smoke.partition("--dataset ")[2])[0].removeprefix("world:")
-        if dataset in FORMS and name != "mah_dpo":
+        if dataset in FORMS and name != "mah_dpo" and "aligned" not in module.CARD.needs:
             found[name] = FORMS[dataset]
     return found
 
