@@ -142,7 +142,7 @@ def _frontier(metrics: Mapping[str, Mapping[str, Metric]], sweep: Sequence[tuple
 def cell_name(cell: conflict.Cell) -> str:
     """Return a cell of the strategy search in words."""
     scenario, amount = cell
-    return scenario if scenario in ("clean", "unknown") else f"{scenario} {amount:g}"
+    return scenario if scenario in ("clean", "unknown") else f"{scenario} {amount:.2g}"
 
 
 def _heatmap(search: Sequence[conflict.Scored]) -> Figure:
