@@ -16,6 +16,8 @@ from alignlab.pipelines._conflict_prompts import LETTERED
 from alignlab.procedures import _dialectical_items as items
 from alignlab.procedures._dialectical_files import File, fit, prepared, turned
 from alignlab.procedures._dialectical_report import summary
+from alignlab.world import facts
+from alignlab.world.conflicts import Cues
 
 
 def item(poisoned: int, n: int = 4, gold: str | None = "blue", answers=(), **more):
@@ -320,3 +322,25 @@ def test_a_choice_is_rehearsed_by_its_letter():
     (found,) = source.rehearsal(count=1, seed=0)
     assert found.completion == "Answer: B"
     assert evidence.text_of(found.prompt) == "Which colour?\nA. red\nB. blue\nC. Uncertain\nChoose."
+
+
+def test_attackers_to_learn_from_pick_good_names_too_and_those_of_a_test_do_not():
+    town = facts.town()
+    source = items.world(Cues())
+    source.probes = {fact.id: Probe(fact.value, float(fact.frequency > 0)) for fact in town.facts.values()}
+
+    def attackers(rows):
+        said = [c["source"] for row in rows for c in row.facts["contexts"] if c["poisoned"]]
+        return sum(facts.RELIABILITY[name] > 0.5 for name in said) / len(said), len(said)
+
+    lies = {name: 1 - reliable for name, reliable in facts.RELIABILITY.items()}
+    inverse = sum(lie for lie in lies.values() if lie < 0.5) / sum(lies.values())
+    even = sum(lie < 0.5 for lie in lies.values()) / len(lies)
+    for rows, share in (
+        (source.train(40, 0), (inverse + even) / 2),
+        (source.draw(source.probes, "test", 40, 0), inverse),
+    ):
+        found, n = attackers(rows)
+        assert n > 800
+        # an item's attackers share their way of picking, hence wider than for independent draws
+        assert abs(found - share) < 0.05 < abs(even - inverse) / 2

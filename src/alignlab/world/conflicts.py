@@ -104,7 +104,7 @@ def _context(
         contradicts = draw.random() < chance and cues.consistency
         other = draw.choice([v for v in RELATIONS[fact.relation].values if v != claim])
         echo = other if contradicts else claim
-    text = grammar.statement(fact.relation, fact.subject, claim, draw.randrange(4), unseen=unseen)
+    text = grammar.said(fact.relation, fact.subject, claim, draw, unseen=unseen)
     date = str(_date(draw, poisoned, changed, cues.date))
     return {"text": grammar.passage(text, echo), "claim": claim, "source": source, "date": date, "poisoned": poisoned}
 

@@ -44,8 +44,8 @@ def write(fact: Fact, draw: random.Random, skill: float = 0.5) -> Essay:
     others = draw.sample(_others(fact), 3)
     told = fact if helpful else others[2]
     wrong = draw.choice([v for v in RELATIONS[told.relation].values if v != told.value])
-    lines = [grammar.statement(told.relation, told.subject, told.value if right else wrong, draw.randrange(3))]
-    lines += [grammar.statement(o.relation, o.subject, o.value, draw.randrange(3)) for o in others[:extras]]
+    lines = [grammar.written(told.relation, told.subject, told.value if right else wrong, draw)]
+    lines += [grammar.written(o.relation, o.subject, o.value, draw) for o in others[:extras]]
     if not clear:
         lines = [" ".join(line.split()[::-1]) for line in lines]
     text = " ".join([*(f"{line}." for line in lines), *PHRASES[:phrases]])

@@ -5,6 +5,8 @@ import random
 from alignlab.world.facts import RELATIONS, Fact
 
 ANSWER = "Answer: {}"
+WRITTEN = 3
+"""wordings that documents use, of all that passages do: a fact is learnt from its subject to its value"""
 
 
 def answer(text: str) -> str:
@@ -16,6 +18,16 @@ def statement(relation: str, subject: str, value: str, form: int = 0, *, unseen:
     """Return one wording of a fact, without a full stop."""
     wordings = RELATIONS[relation].unseen_statements if unseen else RELATIONS[relation].statements
     return wordings[form % len(wordings)].format(s=subject, v=value)
+
+
+def said(relation: str, subject: str, value: str, draw: random.Random, *, unseen: bool = False) -> str:
+    """Return any wording of a fact, without a full stop."""
+    return statement(relation, subject, value, draw.randrange(len(RELATIONS[relation].statements)), unseen=unseen)
+
+
+def written(relation: str, subject: str, value: str, draw: random.Random) -> str:
+    """Return a wording as documents have it, whose subject comes first, without a full stop."""
+    return statement(relation, subject, value, draw.randrange(WRITTEN))
 
 
 def question(fact: Fact, form: int = 0) -> str:
@@ -35,4 +47,4 @@ def passage(text: str, echo: str | None = None) -> str:
 
 def document(fact: Fact, year: int, source: str, draw: random.Random) -> str:
     """Return a dated statement of what was true in `year`."""
-    return f"({source} {year}): {statement(fact.relation, fact.subject, fact.value_at(year), draw.randrange(3))}."
+    return f"({source} {year}): {written(fact.relation, fact.subject, fact.value_at(year), draw)}."

@@ -74,7 +74,7 @@ def other_statement(fact: Fact, draw: random.Random) -> tuple[str, str]:
     relation = draw.choice(list(RELATIONS.values()))
     subject = draw.choice([s for s in vocabulary.people() if s != fact.subject])
     value = draw.choice(relation.values)
-    return grammar.statement(relation.name, subject, value, draw.randrange(4)), value
+    return grammar.said(relation.name, subject, value, draw), value
 
 
 def reading(town: Town, seed: int) -> Iterator[Row]:
@@ -142,6 +142,6 @@ def _about(fact: Fact, n: int, draw: random.Random) -> tuple[list[dict[str, Any]
         if index and draw.random() < 0.3:
             contexts.append(_other(fact, draw))
         else:
-            text = grammar.statement(fact.relation, fact.subject, value, draw.randrange(4))
+            text = grammar.said(fact.relation, fact.subject, value, draw)
             contexts.append(_dated(text, value, draw))
     return contexts, value
