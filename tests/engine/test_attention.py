@@ -245,7 +245,7 @@ def test_a_difference_on_the_first_batch_is_noticed_once(monkeypatch):
 @pytest.mark.parametrize("broken", [False, True])
 def test_of_a_large_first_batch_a_part_is_computed_twice(monkeypatch, broken):
     module, groups = make("llama"), collate(some(sizes=((9, (8, 7)),) * 12), 0)
-    monkeypatch.setattr(agreement, "TRIAL", 40)
+    monkeypatch.setattr(agreement, "TRIAL", 5)
     seen, inner = [], score_module.plain_path
     monkeypatch.setattr(
         score_module, "plain_path", lambda *given: seen.append(given[1].mask.sum().item()) or inner(*given)
@@ -254,18 +254,38 @@ def test_of_a_large_first_batch_a_part_is_computed_twice(monkeypatch, broken):
         monkeypatch.setattr(score_module.attention, "sharing", joined)
         with pytest.warns(UserWarning, match="differs by"):
             found = score(module, groups).logp
-        assert seen == [30, 190], "two prompts are compared, then all take the plain path"
+        assert seen == [18, 190], "five tokens of two prompts are compared, then all take the plain path"
         assert torch.equal(found, score(module, groups, share=False).logp)
         return
     with work.measured() as spent:
         found = score(module, groups).logp
-    assert seen == [30]
+    assert seen == [18]
     with work.measured() as usual:
         score(module, groups)
     assert spent == usual, "the comparison is not counted"
-    assert seen == [30], "once"
+    assert seen == [18], "once"
     torch.testing.assert_close(found, score(module, groups, share=False).logp, atol=1e-5, rtol=0)
     assert [(case.branching, case.packed) for case in sharing_of(module).checked] == [(True, True)]
+
+
+def test_a_trial_holds_what_its_batch_holds(monkeypatch):
+    monkeypatch.setattr(agreement, "TRIAL", 4)
+    for family, groups, cases in (
+        ("llama", lending(), [Case("float32", False, True, True, True)]),
+        # longer than the window of eight: nothing is cut
+        ("mistral", collate(some(sizes=((30, (3, 2)), (12, (2,)), *((20, (9, 9)),) * 6)), 0), [
+            Case("float32", True, True, True, False)
+        ]),
+        ("llama", collate(some(sizes=((30, (9,)),))[:1], 0), [Case("float32", False, False, False, False)]),
+    ):  # fmt: skip
+        module = make(family)
+        with torch.no_grad():
+            score(module, groups)
+        assert list(sharing_of(module).checked) == cases
+        trial, (_, mask) = agreement.few(module, groups, (groups.prompt_ids, groups.prompt_mask))
+        cut = family == "llama"
+        assert (int(mask.sum(1).max()) == 4) is cut
+        assert (trial.mask.shape[1] == 4) is cut
 
 
 sharing = attention.sharing

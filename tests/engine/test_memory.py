@@ -1,6 +1,7 @@
 """What the engine asks of the libraries below it, seen in a process of its own."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,23 @@ print(megabytes() - before)
 """
 
 
+FREED = """
+import sys
+import torch
+from alignlab.engine.hardware import keep_freed_memory
+
+def megabytes():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+
+held, before = sys.argv[1] == "keep" and keep_freed_memory(), megabytes()
+torch.ones(64 * 2**20).sum()
+print(held, megabytes() - before > 200)
+"""
+ALLOCATOR = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+
 def process(code, *words, **variables):
-    environment = {k: v for k, v in os.environ.items() if k not in NAMES} | variables
+    environment = {k: v for k, v in os.environ.items() if k not in (*NAMES, *ALLOCATOR)} | variables
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, env=environment
     )
@@ -48,3 +64,16 @@ def test_the_users_own_bounds_win():
     code = f"import os, alignlab.engine; print(*(os.environ[name] for name in {NAMES}))"
     assert process(code) == "128 128"
     assert process(code, ONEDNN_PRIMITIVE_CACHE_CAPACITY="7") == "7 128"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left alone")
+@pytest.mark.parametrize(
+    ("word", "variables", "said"),
+    [
+        ("keep", {}, "True True"),
+        ("leave", {}, "False False"),
+        ("keep", {"MALLOC_MMAP_MAX_": "65536"}, "False False"),
+    ],
+)
+def test_freed_memory_is_kept_unless_the_user_says_otherwise(word, variables, said):
+    assert process(FREED, word, **variables) == said

@@ -18,8 +18,8 @@ TOLERANCE = {"float64": (1e-4, 1e-4), "float32": (1e-4, 1e-4), "bfloat16": (5e-2
 NOISE = 4.0
 """or so many times what the plain path differs from itself when it is batched in another way: in 16 bits, logits of 20
 are 1/8 apart, and a rounding falls one way or the other"""
-TRIAL = 1024
-"""tokens, on the plain path, of what is compared of a run's first batch; all of it where it is not much larger"""
+TRIAL = 128
+"""tokens of a prompt, its last, and of a completion, its first, that are compared of a large first batch"""
 
 
 class Case(NamedTuple):
@@ -74,22 +74,38 @@ def agreed(module: nn.Module, rows: Sequence[PlannedRow]) -> bool:
     return known.reason is None and any(done.covers(case) for done in known.checked)
 
 
-def few(groups: Groups, prompts: tuple[Tensor, Tensor]) -> Groups | None:
-    """Return the first completions of a large batch, whole prompts of them: enough to hold both paths against it."""
-    last = torch.arange(1, groups.mask.shape[1] + 1, device=groups.mask.device)
-    sizes = (groups.mask * last).amax(1).cpu() + prompts[1].sum(1).cpu()[groups.group.cpu()]
-    tokens, counts = torch.zeros(len(prompts[0]), dtype=torch.long), groups.group.cpu().bincount()
-    tokens.index_add_(0, groups.group.cpu(), sizes)
-    branching = int((counts > 1).int().argmax())
-    until = max(int(torch.searchsorted(tokens.cumsum(0), TRIAL)), branching)
-    if 2 * int(tokens[: until + 1].sum()) > int(tokens.sum()):
+def few(
+    module: nn.Module, groups: Groups, prompts: tuple[Tensor, Tensor]
+) -> tuple[Groups, tuple[Tensor, Tensor]] | None:
+    """Return a trial of a large batch: short prompts that hold what it holds, cut to `TRIAL`, and their completions.
+
+    Nothing is cut where a sequence is longer than the model's sliding window. None where the batch is of eight trials'
+    tokens at most, or a trial not much smaller.
+    """
+    group, (ids, mask) = groups.group.cpu(), prompts
+    aside = torch.tensor([origin == "mismatched" for origin in groups.origin] or [False] * len(group))
+    own, lent = (group[which].bincount(minlength=len(ids)) for which in (~aside, aside))
+    read = (groups.mask * torch.arange(1, groups.mask.shape[1] + 1, device=groups.mask.device)).amax(1).cpu()
+    sizes = torch.zeros(len(ids), dtype=torch.long).index_add_(0, group, read + mask.sum(1).cpu()[group])
+    order = [k for k in sizes.argsort().tolist() if own[k] + lent[k]]
+    kinds = ([k for k in order if own[k] > 1], [k for k in order if lent[k]], order[:1], order[1:2])
+    chosen = torch.tensor(sorted({kind[0] for kind in kinds if kind}))
+    some = torch.isin(group, chosen).nonzero()[:, 0]
+    window = getattr(attention.text_config(module.config), "sliding_window", None)
+    if window is None or int((read + mask.sum(1).cpu()[group]).max()) < window:
+        mask = mask & (mask.flip(1).cumsum(1).flip(1) <= TRIAL)
+    kept = groups.mask[some.to(groups.mask.device)]
+    if mask is not prompts[1] and bool(kept[:, :TRIAL].any(1).all()):
+        kept = kept[:, :TRIAL]
+    tried = int(mask.sum(1).cpu()[group[some]].sum()) + int(kept.sum())
+    if int(sizes.sum()) <= max(8 * TRIAL, 2 * tried):
         return None
-    chosen = (groups.group <= until).nonzero()[:, 0].cpu()
-    return Groups(
-        prompt_ids=groups.prompt_ids, prompt_mask=groups.prompt_mask, ids=groups.ids[chosen],
-        mask=groups.mask[chosen.to(groups.mask.device)], group=groups.group[chosen],
-        origin=tuple(groups.origin[n] for n in chosen.tolist()) if groups.origin else (),
+    trial = Groups(
+        prompt_ids=groups.prompt_ids, prompt_mask=groups.prompt_mask, ids=groups.ids[some][:, : kept.shape[1]],
+        mask=kept, group=groups.group[some],
+        origin=tuple(groups.origin[n] for n in some.tolist()) if groups.origin else (),
     )  # fmt: skip
+    return trial, (ids, mask)
 
 
 def agreeing(

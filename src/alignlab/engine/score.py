@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from alignlab.core.types import Groups, View
 from alignlab.engine import attention, work
 from alignlab.engine.agreement import agreed, agreeing, few, sharing_of
+from alignlab.engine.hardware import keep_freed_memory
 from alignlab.engine.heads import asked, pad_id_of, scalar_head, valued, values_at
 from alignlab.engine.logits import log_probs, logits_at, placed
 from alignlab.engine.plain import check_length, evaluating, plain_path, unwrap
@@ -70,6 +71,8 @@ def score(
     """
     module = unwrap(module)
     device = next(module.parameters()).device
+    if device.type == "cpu":
+        keep_freed_memory()
     groups = replace(groups, mask=groups.mask.to(device))
     at = None if at is None else at.to(device)
     prompts = _prompts(groups, context)
@@ -134,9 +137,9 @@ def _scored(module, groups: Groups, prompts, at, batch_tokens: int | None, share
     def shared() -> View:
         return _shared(module, rows, groups.mask, at, device)
 
-    if share is None and not agreed(module, rows) and (some := few(groups, prompts)) is not None:
+    if share is None and not agreed(module, rows) and (trial := few(module, groups, prompts)) is not None:
         with torch.no_grad(), work.measured():
-            _scored(module, some, prompts, None, None, None)
+            _scored(module, *trial, None, None, None)
         if sharing_of(module).reason is not None:
             return plain()
     return shared() if share else agreeing(module, rows, shared, plain)
