@@ -160,8 +160,12 @@ def test_log_probabilities_and_their_gradient_are_log_softmaxs(monkeypatch, dtyp
     exact = logits.detach().double().requires_grad_()
     expected = exact.log_softmax(-1)[place, ids]
     expected.backward(upstream)
-    values, rest = logits_module.log_probs(logits, ids[:, None], False, place)
-    values[:, 0].backward(upstream.to(values.dtype))
+    given = logits * 1  # a model's output, whose place its gradient takes
+    values, rest = logits_module.log_probs(given, ids[:, None], False, place)
+    values[:, 0].backward(upstream.to(values.dtype), retain_graph=True)
+    assert torch.equal(given, logits.grad)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        values[:, 0].backward(upstream.to(values.dtype))
     assert values.dtype == torch.promote_types(dtype, torch.float32)
     assert not rest.any()
     torch.testing.assert_close(values[:, 0].double(), expected.detach(), rtol=0, atol=max(tolerance, 1e-15) * 10)

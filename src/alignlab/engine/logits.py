@@ -40,7 +40,8 @@ def logits_at(module: nn.Module, ids: Tensor, row: Tensor, position: Tensor, **i
 def log_probs(logits: Tensor, wanted: Tensor, with_rest: bool, place: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return log-probabilities [M, w] of the wanted ids, and [M] of all but wanted[:, 1:] (zeros if not asked).
 
-    `place` [M], ascending, says which of the logits [U, V] predict each; None: each its own.
+    `place` [M], ascending, says which of the logits [U, V] predict each; None: each its own. Without rest, the backward
+    pass leaves the gradient in the logits' place.
     """
     if not with_rest:
         place = torch.arange(len(logits), device=logits.device) if place is None else place
@@ -74,7 +75,7 @@ def _exact(logits: Tensor) -> Tensor:
 
 
 class _LogProbs(torch.autograd.Function):
-    """Log-probability of one id at each place [M]; beside the logits, only a piece and their gradient are ever held."""
+    """Log-probability of one id at each place [M]; the gradient of the logits takes their place, so it comes once."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, place: Tensor, ids: Tensor) -> Tensor:
@@ -89,15 +90,15 @@ class _LogProbs(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         logits, total, place, ids = ctx.saved_tensors
-        mass, found = torch.zeros_like(total).index_add_(0, place, gradient), torch.empty_like(logits)
+        mass = torch.zeros_like(total).index_add_(0, place, gradient)
         for start, stop, first, last in ctx.cuts:
             # d log p / d logits: one at the id, less the distribution
-            piece = found[start:stop] if found.dtype == total.dtype else total.new_empty(stop - start, logits.shape[1])
-            torch.sub(logits[start:stop], total[start:stop, None], out=piece).exp_().mul_(-mass[start:stop, None])
+            piece = logits[start:stop] if logits.dtype == total.dtype else _exact(logits[start:stop])
+            piece.sub_(total[start:stop, None]).exp_().mul_(-mass[start:stop, None])
             piece.index_put_((place[first:last] - start, ids[first:last]), gradient[first:last], accumulate=True)
-            if piece.dtype != found.dtype:
-                found[start:stop] = piece
-        return found, None, None
+            if piece.dtype != logits.dtype:
+                logits[start:stop] = piece
+        return logits, None, None
 
 
 def _with_rest(logits: Tensor, wanted: Tensor, place: Tensor | None) -> tuple[Tensor, Tensor]:
