@@ -18,7 +18,7 @@ TOLERANCE = {"float64": (1e-4, 1e-4), "float32": (1e-4, 1e-4), "bfloat16": (5e-2
 NOISE = 4.0
 """or so many times what the plain path differs from itself when it is batched in another way: in 16 bits, logits of 20
 are 1/8 apart, and a rounding falls one way or the other"""
-TRIAL = 128
+TRIAL = 64
 """tokens of a prompt, its last, and of a completion, its first, that are compared of a large first batch"""
 
 

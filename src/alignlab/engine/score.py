@@ -217,4 +217,6 @@ def _row_values(
     wanted = torch.tensor(row.targets, device=device)[:, None]
     if at is not None:
         wanted = torch.cat([wanted, at[n, t]], 1)
-    return [log_probs(part, wanted, at is not None, place) for part in logits.chunk(copies)]
+    # even one chunk would have its gradient copied
+    parts = [logits] if copies == 1 else logits.chunk(copies)
+    return [log_probs(part, wanted, at is not None, place) for part in parts]
