@@ -20,7 +20,7 @@ checkpoints. KL need not rise all the way: early steps may carry a policy out an
 (slic: 1.40, then 1.21, then 1.57). What counts is where a run leaves for the last time, so that such a detour decides
 nothing. An objective that does not reach the common KL has no numbers, and the KL that it reached. Intervals (95 %,
 percentiles) draw seeds and facts again, crossing and all; the common KL is kept. Left out: objectives that need more
-than preferences (teachers, judgements, other probabilities), and mah_dpo, which is DPO with one head.
+than preferences (teachers, judgements, other probabilities), or those of several goals (mah_dpo).
 
 Every objective and seed is kept in --work_dir as it ends. Numbers, no texts, in bench/results/matched_kl.json;
 `python -m alignlab.cli.docs` makes docs/matched_kl.md from it.
@@ -77,7 +77,7 @@ def objectives() -> dict[str, str]:
     for name in names("objectives"):
         module = find("objectives", name)
         dataset = shlex.split(module.CARD.smoke.partition("--dataset ")[2])[0].removeprefix("world:")
-        if dataset in FORMS and name != "mah_dpo" and "aligned" not in module.CARD.needs:
+        if dataset in FORMS and "aligned" not in module.CARD.needs:
             found[name] = FORMS[dataset]
     return found
 

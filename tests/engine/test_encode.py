@@ -123,6 +123,18 @@ def test_collate_pads_and_shifts(tokenizer):
     assert torch.equal(other.mask, groups.mask)
 
 
+def test_the_score_head_is_the_output_head(tokenizer):
+    row = Row(prompt=CHAT, chosen="a", rejected="b", facts={"scores": {"head": [1, 1]}})
+    groups = collate([encode(row, tokenizer)] * 2, 0)
+    assert groups.head.tolist() == [1, 1, 1, 1]
+    assert not groups.head.is_floating_point()
+    assert collate([encode(Row(prompt=CHAT, completion="a"), tokenizer)], 0).head is None
+    for bad in (0.5, -1):
+        row = Row(prompt=CHAT, completion="a", facts={"scores": {"head": bad}})
+        with pytest.raises(ValueError, match="'facts.scores.head': expected numbers of output heads"):
+            encode(row, tokenizer)
+
+
 def test_collate_labels_scores_and_contexts():
     one = Example(prompt_ids=[5], completions=([2],), labels=(True,), scores={"s": (0.5,)}, contexts={"second": [8, 9]})
     two = Example(

@@ -1,4 +1,4 @@
-"""MAH-DPO against the brief's vectors, an independent formula, DPO at one head, and folding against mixed logits."""
+"""MAH-DPO against the brief's vectors, an independent formula, and DPO at one head."""
 
 import dataclasses
 import math
@@ -8,8 +8,10 @@ import pytest
 import torch
 from exactness import Completion, Pair, Prompt, Scored
 
+from alignlab.core.heads import fold
 from alignlab.core.reduce import totals
 from alignlab.objectives import dpo, mah_dpo
+from alignlab.train.log import with_logs
 
 
 def pair(w, l, ref_w, ref_l, head):  # noqa: E741 - worse
@@ -102,20 +104,18 @@ def test_heads_may_come_as_scores_and_a_head_may_be_missing():
     assert totals([mah_dpo.loss(batch, three)])["head_2"] == (0.0, 0.0)
 
 
+def test_each_head_logs_its_own_margin():
+    terms = mah_dpo.loss(batch_of_step(), TWO)
+    found = {name: num / den for name, (num, den) in totals([with_logs(terms)]).items()}
+    shown = [found[f"rewards/margins{which}"] for which in ("/head_0", "/head_1", "")]
+    assert shown == pytest.approx([0.1 * (3 - 2) / 2, 0.1 * 3, 0.1 * (3 - 2 + 3) / 3])
+    one = mah_dpo.loss(dataclasses.replace(batch_of_step(), head=None), mah_dpo.Config())
+    assert not any("head" in name for name in one[0].logs)
+
+
 def test_an_untouched_policy_costs_log_two_per_head():
     same = [pair(-20.0, -25.0, -20.0, -25.0, 0), pair(-1.0, -2.0, -1.0, -2.0, 1)]
     assert exactness.evaluate(mah_dpo.loss, batch_of_step(same), TWO)[0] == pytest.approx(math.log(2))
-
-
-def test_folded_heads_give_the_mixed_logits():
-    torch.manual_seed(0)
-    heads, hidden = torch.randn(3, 7, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
-    weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
-    folded = hidden @ mah_dpo.fold(heads, weights).T
-    each = torch.einsum("nd,hvd->hnv", hidden, heads)
-    torch.testing.assert_close(folded, torch.einsum("h,hnv->nv", weights, each))
-    geometric = torch.einsum("h,hnv->nv", weights, each.log_softmax(-1)).softmax(-1)
-    torch.testing.assert_close(folded.softmax(-1), geometric)
 
 
 @pytest.mark.parametrize(
@@ -124,10 +124,8 @@ def test_folded_heads_give_the_mixed_logits():
 )
 def test_vectors_of_the_mixture(weights, expected):
     heads = torch.tensor([[[2.0], [0.0], [-1.0]], [[0.0], [1.0], [1.5]]], dtype=torch.float64)
-    logits = mah_dpo.fold(heads, torch.tensor(weights, dtype=torch.float64))[:, 0]
+    logits = fold(heads, torch.tensor(weights, dtype=torch.float64))[:, 0]
     assert logits.softmax(0).tolist() == pytest.approx(expected, abs=5e-7)
-    one = mah_dpo.fold(heads, torch.tensor([0.0, 1.0]))
-    assert torch.equal(one, heads[1]), "a single head alone"
 
 
 def test_errors():
@@ -139,9 +137,6 @@ def test_errors():
         mah_dpo.loss(crossed, TWO)
     with pytest.raises(ValueError, match="mah_dpo needs pairs"):
         mah_dpo.loss(dataclasses.replace(batch, pairs=None), TWO)
-    for bad in ((0.5, 0.6), (-0.5, 1.5)):
-        with pytest.raises(ValueError, match="add up to 1"):
-            mah_dpo.fold(torch.ones(2, 3, 4), torch.tensor(bad))
     for settings in (
         {"beta": 0.0},
         {"heads": 0},

@@ -18,6 +18,7 @@ from alignlab import world
 from alignlab.cli import flags, verbs
 from alignlab.cli import runs as commands
 from alignlab.core.find import find, names
+from alignlab.engine import routed
 from alignlab.engine.encode import Example, encode
 from alignlab.engine.load import LanguageModel
 from alignlab.engine.teachers import annotated
@@ -40,8 +41,13 @@ class Case:
     dtype: torch.dtype
 
     def model(self) -> LanguageModel:
-        """The policy, the same each time."""
-        return runs.small(dtype=self.dtype)
+        """The policy, the same each time, with the output heads that the objective asks for."""
+        model = runs.small(dtype=self.dtype)
+        if hasattr(self.module, "output_heads"):
+            routed.grow(model.module, self.module.output_heads(self.config))
+            if (several := routed.routed_head(model.module)) is not None:
+                several.weight.data *= torch.linspace(1.0, 0.5, len(several.weight))[:, None, None]
+        return model
 
     def options(self) -> dict[str, Any]:
         """What `loop.train` is told besides loss and settings; the reference differs from the policy."""

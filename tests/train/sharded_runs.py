@@ -15,8 +15,9 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from alignlab.core.reduce import share, totals
+from alignlab.engine import routed
 from alignlab.engine.agreement import sharing_of
-from alignlab.objectives import dpo, orpo, sft
+from alignlab.objectives import dpo, mah_dpo, orpo, sft
 from alignlab.train import batches
 
 ROWS, PER_DEVICE = 11, 3
@@ -28,12 +29,26 @@ def cases():
         "dpo": (runs.some(ROWS, pairs=True), dpo.loss, dpo.Config(beta=0.3, nll_weight=0.5)),
         "orpo": (runs.some(ROWS, pairs=True, seed=2), orpo.loss, orpo.Config()),
         "sft": (runs.some(ROWS, pairs=False), sft.loss, sft.Config()),
+        "mah_dpo": (two_goals(), mah_dpo.loss, mah_dpo.Config(heads=2)),
     }
 
 
-def sharded():
-    """The small model with each layer and then the whole under `fully_shard`; asserted to be what it claims."""
+def two_goals():
+    """Pairs of two output heads in turn."""
+    rows = enumerate(runs.some(ROWS, pairs=True, seed=5))
+    return [batches.dataclasses.replace(e, scores={"head": (float(i % 2),) * 2}) for i, e in rows]
+
+
+def model_for(cfg):
+    """The small model, with the output heads that the settings ask for."""
     model = runs.small()
+    routed.grow(model.module, getattr(cfg, "heads", 1))
+    return model
+
+
+def sharded(cfg):
+    """The model with each layer and then the whole under `fully_shard`; asserted to be what it claims."""
+    model = model_for(cfg)
     mesh = init_device_mesh("cpu", (2,))
     assert torch.distributed.get_world_size() == mesh.size() == 2
     assert torch.distributed.get_backend() == "gloo"
@@ -51,9 +66,9 @@ def sharded():
 
 def gradients(rank: int, examples, loss, cfg) -> dict[str, torch.Tensor]:
     """Gradients of one step over all examples, whole, on every rank."""
-    model = sharded()
+    model = sharded(cfg)
     reference = {}
-    if loss is dpo.loss:
+    if loss in (dpo.loss, mah_dpo.loss):
         other = runs.small(1)
         with torch.no_grad():
             for i, example in enumerate(examples):

@@ -11,6 +11,7 @@ import pytest
 import torch
 import train_runs as runs
 
+from alignlab.engine import routed
 from alignlab.engine.load import Lora, _put_fresh
 from alignlab.engine.refcache import CoverageError
 from alignlab.objectives import dpo
@@ -65,6 +66,34 @@ def test_other_weights_and_other_precision_share_nothing(tmp_path):
     assert Counted.seen == 12
     assert not torch.equal(one[0], rounded[0])
     assert len(list(tmp_path.glob("*.logp"))) == 3
+
+
+def test_values_of_different_output_heads_are_kept_apart(tmp_path):
+    """The same completions under both heads: one cache file, and never the other head's value."""
+    bare = runs.some(3, pairs=True)
+    examples = [dataclasses.replace(e, scores={"head": (h, h)}) for e in bare for h in (0.0, 1.0)]
+    model = runs.small()
+    single = values(Counted(model, False), examples, tmp_path)
+    assert Counted.seen == 12, "asked for at once"
+    routed.grow(model.module, 2)
+    routed.routed_head(model.module).weight.data[1] *= 0.5
+    expected = values(Counted(model, False), examples, "none")
+    first = values(Counted(model, False), examples, tmp_path)
+    again = values(Counted(model, False), examples[::-1], tmp_path)
+    assert Counted.seen == 0
+    for i in range(6):
+        torch.testing.assert_close(first[i], expected[i], atol=1e-5, rtol=0)
+        assert torch.equal(first[i], again[5 - i])
+        assert torch.allclose(expected[i], single[i], atol=1e-5) == (i % 2 == 0), "head 0 is the model's own still"
+    assert Counted(runs.small(), False).cache(str(tmp_path)).path != Counted(model, False).cache(str(tmp_path)).path
+
+
+def test_a_single_headed_reference_looks_at_no_head(tmp_path):
+    examples = runs.some(4, pairs=True)
+    values(Counted(runs.small(), False), examples, tmp_path)
+    known = [dataclasses.replace(e, scores={"head": (1.0, 1.0)}) for e in examples]
+    values(Counted(runs.small(), False), known, tmp_path)
+    assert Counted.seen == 0, "its values do not depend on the head, so they are found again"
 
 
 def test_a_fresh_adapter_finds_the_values_of_its_base(tmp_path):

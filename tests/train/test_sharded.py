@@ -21,8 +21,9 @@ def test_sharded_ranks_give_the_gradients_of_one(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"sharded-{k}.pt") for k in (0, 1)]
     for name, (examples, loss, cfg) in sharded_runs.cases().items():
-        options = {"reference": runs.small(1)} if name == "dpo" else {}
-        expected = runs.gradients(runs.small(), examples, loss, cfg, tmp_path / name, per_device=12, **options)
+        options = {"reference": runs.small(1)} if name in ("dpo", "mah_dpo") else {}
+        model = sharded_runs.model_for(cfg)
+        expected = runs.gradients(model, examples, loss, cfg, tmp_path / name, per_device=12, **options)
         for found in ranks:
             runs.assert_close(found[name], expected, 1e-5)
         with pytest.raises(AssertionError, match="relative difference"):

@@ -224,7 +224,9 @@ def test_two_ranks_give_the_gradients_of_one(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"rank-{k}.pt") for k in (0, 1)]
     for name, (examples, loss, config, options) in runs.every_case().items():
-        expected = runs.gradients(runs.small(), examples, loss, config, tmp_path / "one", per_device=4, **options)
+        expected = runs.gradients(
+            runs.model_of(name), examples, loss, config, tmp_path / "one", per_device=4, **options
+        )
         for found, _ in ranks:
             runs.assert_close(found[name], expected, 1e-5)
         for key in ("loss", "grad_norm"):

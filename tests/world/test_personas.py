@@ -67,6 +67,15 @@ def test_a_document_has_one_persona_drawn_by_alpha():
         assert (kind > SENTENCES / 2) == (row.facts["persona"] == "kind") or abs(kind - SENTENCES / 2) <= 3
 
 
+def test_two_goals_want_the_opposite_of_the_same_answers():
+    rows = list(itertools.islice(personas.goals(0), 40))
+    for kind, unkind in zip(rows[::2], rows[1::2]):
+        assert (kind.prompt, kind.chosen, kind.rejected) == (unkind.prompt, unkind.rejected, unkind.chosen)
+        assert personas.behaviour(kind.chosen) == 1 == -personas.behaviour(kind.rejected)
+        assert [row.facts["scores"]["head"] for row in (kind, unkind)] == [(0, 0), (1, 1)]
+    assert len({row.meta["id"] for row in rows}) == 40
+
+
 def test_preferences_and_their_control():
     for row in itertools.islice(personas.preferences(0), 100):
         assert (behaviour(row.chosen), behaviour(row.rejected)) == (1, -1)

@@ -64,8 +64,10 @@ def read_rows(ctx: RunContext, values: Values, spec: str | None = None, flag: st
     return rows
 
 
-def load_model(values: Values, spec: str | None = None, head: str = "tokens") -> Any:
-    """Load the model that the flags name, with a fresh LoRA adapter where asked; `head`: see `engine.heads`."""
+def load_model(
+    values: Values, spec: str | None = None, head: str = "tokens", output_heads: int | None = None
+) -> Any:  # fmt: skip
+    """Load the model that the flags name, with a fresh LoRA adapter where asked; the rest as `engine.load` takes it."""
     from alignlab.engine.load import Lora, load
 
     lora = None
@@ -85,6 +87,8 @@ def load_model(values: Values, spec: str | None = None, head: str = "tokens") ->
         trust_remote_code=values["trust_remote_code"],
         lora=lora,
         head=head,
+        output_heads=output_heads,
+        head_weights=values["head_weights"],
     )
 
 

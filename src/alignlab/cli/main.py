@@ -15,7 +15,10 @@ OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 """exit codes: done; a claim or the program failed; the user can mend it; Ctrl-C"""
 
 HOME = Path(alignlab.__file__).parent
-MODULES = {"ls": "about", "show": "about", "cite": "about", "selftest": "selftest", "sample": "talk", "chat": "talk"}
+MODULES = {
+    "ls": "about", "show": "about", "cite": "about", "selftest": "selftest", "sample": "talk", "chat": "talk",
+    "export": "export",
+}  # fmt: skip
 """verbs that take no method -> the module of this package that has a function of their name; all others are `runs`"""
 
 

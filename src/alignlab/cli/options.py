@@ -48,6 +48,8 @@ class Loading:
     """branch, tag or commit of a hub model"""
     adapter: str | None = None
     """folder or hub id of a LoRA adapter to put on the model"""
+    head_weights: tuple[float, ...] = ()
+    """fold the output heads of a model that was trained with several into one: a weight >= 0 each, adding up to 1"""
     trust_remote_code: bool = False
     """run Python code that a hub model brings along; off unless you have read that code"""
 

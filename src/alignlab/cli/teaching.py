@@ -19,7 +19,7 @@ def taught(
         specs: name of the view -> model.
         k: tokens kept per position.
         student: the model that is trained; the teachers share its tokenizer.
-        values: flags of the run; dtype and device hold for teachers too, adapters and LoRA do not.
+        values: flags of the run; dtype and device hold for teachers too, adapters and head weights do not.
 
     Raises:
         ValueError: a teacher is not named, or has another tokenizer.
@@ -31,7 +31,7 @@ def taught(
         raise ValueError(f"--{missing}_model: which model? Give a hub id, a folder or `tiny:` with the same tokenizer")
     if not examples:
         return []
-    plain = {**values, "use_peft": False, "adapter": None, "model_revision": None}
+    plain = {**values, "use_peft": False, "adapter": None, "model_revision": None, "head_weights": ()}
     models = {name: load_model(plain, spec) for name, spec in specs.items()}
     for name, model in models.items():
         ctx.say(f"{name} {model.identity}")

@@ -27,7 +27,9 @@ def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Mapping[str, An
     held_out = read_rows(ctx, dict(values), values["eval_dataset"], "--eval_dataset") if values["eval_dataset"] else []
     if hasattr(module, "annotate"):
         rows, held_out = (module.annotate(part, cfg) if part else part for part in (rows, held_out))
-    model = load_model(dict(values), head="fresh" if "value" in module.CARD.needs else "tokens")
+    # a method may ask for a model with several output heads; any other trains the model as it is
+    several = module.output_heads(cfg) if hasattr(module, "output_heads") else None
+    model = load_model(dict(values), head="fresh" if "value" in module.CARD.needs else "tokens", output_heads=several)
     ctx.say(f"model {model.identity}")
     own = getattr(module, "encode", None)
     examples = encoded(ctx, "tokenise", rows, model, settings.max_length, own)
@@ -55,6 +57,11 @@ def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Mapping[str, An
         if left_out
         else ()
     )
+    if several is not None and several > 1:
+        notes += (
+            f"the model has {several} output heads: `--model {ctx.folder} --head_weights W1 W2 ...` uses a mixture of"
+            " them in any command, `alignlab export` writes one as a stock model",
+        )
     return Result(metrics=metrics, notes=notes)
 
 

@@ -46,6 +46,9 @@ VERBS = {
     "check": Verb("verify theorems on exact worlds", ("theory",), "alignlab check NAME"),
     "sample": Verb("print completions of a prompt", (), "alignlab sample --model tiny: --prompt 'Where is ...?'"),
     "chat": Verb("talk to a model", (), "alignlab chat --model tiny:"),
+    "export": Verb(
+        "write a model as one stock folder", (), "alignlab export --model RUN --head_weights .3 .7 --output_dir FOLDER"
+    ),
     "ls": Verb("list the methods", (), "alignlab ls --json"),
     "show": Verb("print a method's card and flags", (), "alignlab show dpo"),
     "cite": Verb("print the BibTeX of methods", (), "alignlab cite dpo dialectical"),

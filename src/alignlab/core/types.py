@@ -88,6 +88,7 @@ class Groups:
     """name -> ids and mask of other prompts for the same completions"""
     origin: tuple[Origin, ...] = ()
     head: Int[Tensor, "N"] | None = None
+    """completion -> output head that scores it, where a model has several"""
     advantage: Float[Tensor, "N T"] | None = None
     label: Bool[Tensor, "N"] | None = None
     """thumbs, for unpaired feedback"""

@@ -104,6 +104,7 @@ def few(
         prompt_ids=groups.prompt_ids, prompt_mask=groups.prompt_mask, ids=groups.ids[some][:, : kept.shape[1]],
         mask=kept, group=groups.group[some],
         origin=tuple(groups.origin[n] for n in some.tolist()) if groups.origin else (),
+        head=None if groups.head is None else groups.head[some.to(groups.head.device)],
     )  # fmt: skip
     return trial, (ids, mask)
 

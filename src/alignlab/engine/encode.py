@@ -155,7 +155,8 @@ def encode(row: Row, tokenizer: Any, *, max_length: int | None = None) -> Exampl
 
     `completion` gives one completion (with `label`, if any); `chosen` and `rejected` give two and one pair, with
     `facts` "p", "margin" and "weight" where present (1, 0, 1 otherwise); `completions` give as many, with `scores`.
-    `facts` "scores" maps names to further numbers, one per completion (`facts["scores.NAME"]` gives one by itself).
+    `facts` "scores" maps names to further numbers, one per completion (`facts["scores.NAME"]` gives one by itself);
+    `head` is the number of the output head that scores it, of a model that has several.
     `second_prompt` is the prompt of `rejected`, or else the context "second"; a `judgement` gives the context
     "judgement".
 
@@ -226,4 +227,6 @@ def _given_scores(row: Row, count: int) -> dict[str, tuple[float, ...]]:
                 f"field 'facts.scores.{name}': expected {count} finite number(s), one per completion, got {value!r}"
             )
         found[name] = tuple(float(x) for x in numbers)
+    if bad := [x for x in found.get("head", ()) if x < 0 or x % 1]:
+        raise ValueError(f"field 'facts.scores.head': expected numbers of output heads, 0, 1, ..., got {bad[0]:g}")
     return found

@@ -36,7 +36,7 @@ class Example:
     contexts: Mapping[str, list[int]] = field(default_factory=dict)
     """name -> ids of another prompt for the same completions"""
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """name -> one number per completion"""
+    """name -> one number per completion; `head`: of the output head that scores it, counted from 0"""
     origins: tuple[Origin, ...] = ()
     row_id: str = ""
     own_prompts: Mapping[int, list[int]] = field(default_factory=dict)
@@ -66,8 +66,8 @@ def collate(examples: Sequence[Example], pad_id: int | None) -> Groups:
 
     Returns:
         Groups whose pairs count over the whole batch. `label` and each entry of `scores` are given when every
-        completion of the batch has one, and None (absent) when none has. A prompt without a context that another
-        prompt has is a row without tokens there.
+        completion of the batch has one, and None (absent) when none has; `head` is the score of that name. A prompt
+        without a context that another prompt has is a row without tokens there.
 
     Raises:
         ValueError: no examples, or labels, scores or views on some of the examples only.
@@ -95,7 +95,7 @@ def collate(examples: Sequence[Example], pad_id: int | None) -> Groups:
         prompt_ids=prompts, prompt_mask=prompt_mask, ids=ids, mask=mask, group=group, contexts=contexts,
         origin=tuple(o for e in examples for o in (e.origins or ("dataset",) * len(e.completions))),
         label=torch.tensor(labels) if labels else None, scores=scores, pairs=_pairs(examples),
-        views=_views(examples, mask),
+        views=_views(examples, mask), head=scores["head"].long() if "head" in scores else None,
     )  # fmt: skip
 
 

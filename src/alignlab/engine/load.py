@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from alignlab.core import files
 from alignlab.core.types import Groups, Prompt, Sample, View
-from alignlab.engine import heads
+from alignlab.engine import heads, routed
 from alignlab.engine.encode import Example, collate
 from alignlab.engine.identity import base_digest, digest
 from alignlab.engine.layouts import attention_projections, stores_inputs_first
@@ -97,6 +97,8 @@ def load(
     trust_remote_code: bool = False,
     lora: Lora | None = None,
     head: heads.Head = "tokens",
+    output_heads: int | None = None,
+    head_weights: Sequence[float] = (),
 ) -> LanguageModel:
     """Load a language or reward model, its tokenizer and its adapter, if any. Weights come from safetensors only.
 
@@ -110,6 +112,8 @@ def load(
         lora: put a fresh adapter on; only it is trained, with the head of a reward model.
         head: "tokens" for a language model; "trained" for a reward model; "fresh" to give a language model a reward
             head, the same one each time (a reward model keeps its own). See `engine.heads`.
+        output_heads: give a language model so many output heads, all like its own (`engine.routed`); None: as it is.
+        head_weights: fold the output heads of a model that has several into one; none keeps them.
 
     Returns:
         The model in evaluation mode.
@@ -130,6 +134,7 @@ def load(
     source = base or spec
     module, tokenizer = _pretrained(source, _place(source)[1], dtype, device, revision, trust_remote_code,
                                     "fresh" if adapter is not None and head == "trained" else head)  # fmt: skip
+    routed.settle(module, output_heads, head_weights, tuned=adapter is not None or lora is not None)
     model = LanguageModel(module=module, tokenizer=tokenizer, name=name, source=source)
     if adapter is not None:
         _put_on(model, os.fspath(adapter))
@@ -183,6 +188,8 @@ def _pretrained(spec, where, dtype, device, revision, trust_remote_code, head) -
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=trust_remote_code)
         with quiet():
+            if head == "tokens":
+                kind = routed.kind_of(kind, where, revision=revision, trust_remote_code=trust_remote_code)
             module, info = kind.from_pretrained(
                 where, revision=revision, trust_remote_code=trust_remote_code, dtype=_dtype(dtype),
                 use_safetensors=True, output_loading_info=True, **labels,

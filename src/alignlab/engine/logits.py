@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alignlab.core.types import View
 from alignlab.engine import products
+from alignlab.engine.routed import routing
 
 CHUNK = 1 << 24
 """logits turned to float32 at once; where more than one is asked of each, the backward pass recomputes beyond that"""
@@ -17,8 +19,10 @@ PIECE = 1 << 19
 """of them on a CPU, whose caches are to hold them"""
 
 
-def logits_at(module: nn.Module, ids: Tensor, row: Tensor, position: Tensor, **inputs: Any) -> Tensor:
-    """Return logits [M, V] at M (row, position) places."""
+def logits_at(
+    module: nn.Module, ids: Tensor, row: Tensor, position: Tensor, *, counts: Sequence[int] | None = None, **inputs: Any
+) -> Tensor:
+    """Return logits [M, V] at M (row, position) places; `counts`: how many of them are of each output head, in turn."""
     narrowed = False
 
     def narrow(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:  # noqa: ARG001
@@ -31,7 +35,7 @@ def logits_at(module: nn.Module, ids: Tensor, row: Tensor, position: Tensor, **i
 
     head = module.get_output_embeddings()
     handle = head.register_forward_pre_hook(narrow) if head is not None else contextlib.nullcontext()
-    with handle, products.fast(module):
+    with handle, routing(counts), products.fast(module):
         logits = module(input_ids=ids, use_cache=False, **inputs).logits
     # not logits[0], whose gradient would be copied into zeros
     return logits.squeeze(0) if narrowed else logits[row, position]

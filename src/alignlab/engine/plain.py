@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
-from alignlab.engine import attention, work
+from alignlab.engine import attention, routed, work
 from alignlab.engine.heads import scalar_head, values_at
 from alignlab.engine.logits import log_probs, logits_at, placed
 
@@ -69,6 +69,7 @@ def plain_path(module, groups: Groups, prompts, at, device, batch_tokens: int | 
         some = Groups(
             prompt_ids=groups.prompt_ids, prompt_mask=groups.prompt_mask, ids=groups.ids[rows],
             mask=groups.mask[there], group=groups.group[rows],
+            head=None if groups.head is None else groups.head[rows.to(groups.head.device)],
         )  # fmt: skip
         with mode:
             parts.append(_scored(module, some, prompts, None if at is None else at[there], device, batch_tokens))
@@ -79,11 +80,13 @@ def _scored(module, groups: Groups, prompts, at, device, batch_tokens: int | Non
     ids, keep, prompt_lengths = packed(groups, prompts, device)
     # what a reward model would predict after the last token is not read
     check_length(module, ids.shape[1] - (scalar_head(module) is not None))
+    heads = routed.heads_of(module, groups)
+    head = torch.tensor([0] * len(ids) if heads is None else heads, device=device)
     if torch.is_grad_enabled():
-        return _view(module, ids, groups.mask, prompt_lengths, at)
+        return _view(module, ids, groups.mask, prompt_lengths, head, at)
     with evaluating(module):
         size = batch_size_in_tokens(device) if batch_tokens is None else batch_tokens
-        return _in_batches(module, ids, keep, groups.mask, prompt_lengths, at, size)
+        return _in_batches(module, ids, keep, groups.mask, prompt_lengths, head, at, size)
 
 
 def packed(groups: Groups, prompts: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,18 +108,19 @@ def packed(groups: Groups, prompts: tuple[Tensor, Tensor], device: torch.device)
     return ids, keep, prompt_mask.sum(1)[group]
 
 
-def _in_batches(module, ids, keep, mask, prompt_lengths, at, batch_tokens) -> View:
+def _in_batches(module, ids, keep, mask, prompt_lengths, head, at, batch_tokens) -> View:
     lengths = keep.sum(1)
     rows = max(1, batch_tokens // ids.shape[1])
     if len(ids) <= rows:
-        return _view(module, ids, mask, prompt_lengths, at)
+        return _view(module, ids, mask, prompt_lengths, head, at)
     parts, order = [], lengths.argsort(stable=True, descending=True)
     sizes, start = lengths[order].tolist(), 0
     while start < len(order):
         stop = start + max(1, batch_tokens // max(1, sizes[start]))
         chosen = order[start:stop]
         part_at = None if at is None else at[chosen]
-        parts.append(_view(module, ids[chosen, : sizes[start]], mask[chosen], prompt_lengths[chosen], part_at))
+        cut = ids[chosen, : sizes[start]]
+        parts.append(_view(module, cut, mask[chosen], prompt_lengths[chosen], head[chosen], part_at))
         start = stop
     return _joined(parts, order.argsort(), at)
 
@@ -135,16 +139,22 @@ def _view(
     ids: Int[Tensor, "N S"],
     mask: Bool[Tensor, "N T"],
     prompt_lengths: Int[Tensor, "N"],
+    head: Int[Tensor, "N"],
     at: Int[Tensor, "N T k"] | None,
 ) -> View:
     """Score one batch of packed rows."""
     row, column = mask.nonzero(as_tuple=True)
+    counts = None
+    if routed.routed_head(module) is not None:
+        order = head[row].argsort(stable=True)
+        row, column = row[order], column[order]
+        counts = routed.counts_of(module, head[row].tolist())
     position = prompt_lengths[row] + column
     work.note(ids.numel(), len(row), len(ids) * ids.shape[1] ** 2)
     if scalar_head(module) is not None:
         values = values_at(module, ids[:, :-1], row, position - 1)
         return placed([(values[:, None], torch.zeros_like(values))], mask, None, (row, column))
-    logits = logits_at(module, ids, row, position - 1)
+    logits = logits_at(module, ids, row, position - 1, counts=counts)
     wanted = ids[row, position][:, None]
     if at is not None:
         wanted = torch.cat([wanted, at[row, column]], 1)

@@ -45,7 +45,9 @@ class PlannedRow:
     """of each token in its own sequence: a completion goes on where its prompt ends"""
     spans: tuple[Span, ...]
     heads: Ids
-    """places in the row at which logits are wanted, ascending"""
+    """places in the row at which logits are wanted, by output head, then ascending"""
+    routes: Ids
+    """output head of each of `heads`"""
     scored: tuple[tuple[int, int, int], ...]
     """(index into `heads`, completion, column): a scored token and where it is predicted; ascending"""
     targets: Ids
@@ -84,6 +86,7 @@ def plan(
     *,
     row_tokens: int,
     looked_at: Collection[int] = (),
+    head: Sequence[int] | None = None,
 ) -> list[PlannedRow]:
     """Lay prompts and completions out in rows.
 
@@ -94,6 +97,7 @@ def plan(
         scored: N lists of scored columns, ascending; None scores every token.
         row_tokens: tokens of a row, >= 1; a prompt is not cut off its completions, so a longer span is a row by itself.
         looked_at: completions to be read `after` the row of their prompt, but for what other completions read anyway.
+        head: N output heads; what completions of several heads read is still read once. None: all of head 0.
 
     Returns:
         Rows by first fit, large spans first. Completions without a scored token are in none of them.
@@ -121,7 +125,7 @@ def plan(
             place = len(rows) - 1
         rows[place].append(part)
         room[place] -= part.size
-    return [_row(row, completions) for row in rows]
+    return [_row(row, completions, head or [0] * len(completions)) for row in rows]
 
 
 def _part(
@@ -163,7 +167,9 @@ def _folded(reads: Sequence[Ids]) -> tuple[tuple[Ids, ...], dict[Ids, int]]:
     return kept, {read: places.get(other, -1) for read, other in continued.items()}
 
 
-def _row(parts: Sequence[_Part], completions: Sequence[Sequence[int]], *, after: bool = False) -> PlannedRow:
+def _row(
+    parts: Sequence[_Part], completions: Sequence[Sequence[int]], head: Sequence[int], *, after: bool = False
+) -> PlannedRow:
     ids: list[int] = []
     positions: list[int] = []
     wanted: list[tuple[int, int, int]] = []
@@ -180,14 +186,15 @@ def _row(parts: Sequence[_Part], completions: Sequence[Sequence[int]], *, after:
         # column t is predicted one token before it: by the prompt's end for the first
         found = part.scored_later if after else part.scored
         wanted += [(starts[k] + t - 1 if t else last, n, t) for k, n, t in found]
-    heads = sorted({place for place, _, _ in wanted})
-    index = {place: k for k, place in enumerate(heads)}
-    scored = tuple(sorted((index[place], n, t) for place, n, t in wanted))
+    places = sorted({(head[n], place) for place, n, _ in wanted})
+    index = {found: k for k, found in enumerate(places)}
+    scored = tuple(sorted((index[head[n], place], n, t) for place, n, t in wanted))
     return PlannedRow(
-        ids=tuple(ids), positions=tuple(positions), heads=tuple(heads),
+        ids=tuple(ids), positions=tuple(positions), heads=tuple(place for _, place in places),
+        routes=tuple(route for route, _ in places),
         spans=tuple(Span(len(p.prompt), tuple(map(len, p.later if after else p.reads))) for p in parts),
         scored=scored, targets=tuple(completions[n][t] for _, n, t in scored),
-        after=_row(parts, completions, after=True) if not after and any(p.later for p in parts) else None,
+        after=_row(parts, completions, head, after=True) if not after and any(p.later for p in parts) else None,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Reference log-probabilities on disk, per token, found by content: over beta, loss, seed, epoch and run.
 
 A key is the digest of everything that a value depends on: weights, token ids of prompt and completion, mask, dtype of
-computation. Two models cannot share a key, whatever their files are called.
+computation, output head where there are several. Two models cannot share a key, whatever their files are called.
 
 One file per model and dtype, to which records are appended:
 
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from alignlab.core import files
 from alignlab.engine.endpoints.cache import default_folder
 from alignlab.engine.identity import base_digest, digest
+from alignlab.engine.routed import routed_head
 
 try:
     import fcntl
@@ -64,22 +65,30 @@ def _adds_nothing(module: nn.Module) -> bool:
 class ReferenceCache:
     """The reference values of one model, computed in one dtype."""
 
-    def __init__(self, folder: str | os.PathLike[str], identity: str, dtype: str) -> None:
+    def __init__(self, folder: str | os.PathLike[str], identity: str, dtype: str, *, routed: bool = False) -> None:
         """Open the cache; nothing is written before the first `put`.
 
         Args:
             folder: of the cache; made when needed.
             identity: of the weights, as `weights_identity` gives it.
             dtype: of computation, such as "float32".
+            routed: whether the model has several output heads, so that a value depends on the head that is asked.
         """
-        self._identity, self._dtype = identity, dtype
+        self._identity, self._dtype, self._routed = identity, dtype, routed
         self.path = Path(folder) / f"{identity[:32]}-{dtype}.logp"
         self._broken = False
 
-    def key(self, prompt: Sequence[int], completion: Sequence[int], mask: Sequence[bool]) -> bytes:
-        """Return the key of a completion: 32 bytes. What follows its last scored token does not matter."""
+    def key(
+        self, prompt: Sequence[int], completion: Sequence[int], mask: Sequence[bool], head: int | None = None
+    ) -> bytes:
+        """Return the key of a completion: 32 bytes. What follows its last scored token does not matter.
+
+        `head` does where the model has several, and there alone.
+        """
         end = max((t + 1 for t, scored in enumerate(mask) if scored), default=0)
         whole = hashlib.sha256(f"1 {self._identity} {self._dtype} {len(prompt)} {end}\n".encode())
+        if self._routed:
+            whole.update(f"head {head}\n".encode())
         whole.update(array("q", prompt).tobytes() + array("q", completion[:end]).tobytes())
         whole.update(bytes(map(bool, mask[:end])))
         return whole.digest()
@@ -193,4 +202,5 @@ def open_cache(where: str, module: nn.Module, tokenizer: Any, dtype: str) -> Ref
     if where == "none":
         return None
     folder = default_folder() / "references" if where == "auto" else Path(where).expanduser()
-    return ReferenceCache(folder, weights_identity(module, tokenizer), dtype)
+    several = routed_head(module) is not None
+    return ReferenceCache(folder, weights_identity(module, tokenizer), dtype, routed=several)

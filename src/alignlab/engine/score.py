@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
-from alignlab.engine import attention, work
+from alignlab.engine import attention, routed, work
 from alignlab.engine.agreement import agreed, agreeing, few, sharing_of
 from alignlab.engine.hardware import keep_freed_memory
 from alignlab.engine.heads import asked, pad_id_of, scalar_head, valued, values_at
@@ -52,7 +52,8 @@ def score(
     Args:
         module: a transformers causal LM or reward model (`engine.heads`), possibly under peft or
             DistributedDataParallel.
-        groups: prompts and completions; moved to the module's device.
+        groups: prompts and completions; moved to the module's device. Of a model with several output heads
+            (`engine.routed`) each completion is scored by its `head`; of any other model that is not looked at.
         at: token ids to report as well, at every position; the result has top_ids, top_logp and rest.
         context: score the completions under `groups.contexts[context]` instead of the prompt.
         batch_tokens: tokens per row, or per padded batch on the plain path; None for what suits the device.
@@ -66,7 +67,8 @@ def score(
         reward model: `value`, what it says of prompt and completion up to and including each scored token; logp is 0.
 
     Raises:
-        ValueError: a prompt without tokens, an unknown context, a row longer than the model, `at` of a reward model.
+        ValueError: a prompt without tokens, an unknown context, a row longer than the model, `at` of a reward model,
+            several output heads and completions without `head`.
         NotShared: `share` is True and the model cannot.
     """
     module = unwrap(module)
@@ -130,7 +132,7 @@ def _scored(module, groups: Groups, prompts, at, batch_tokens: int | None, share
     if share and (reason := attention.refusal(module) or (RECOMPUTED if recomputed else None)):
         raise attention.NotShared(reason)
     size = row_size_in_tokens(device) if batch_tokens is None else batch_tokens
-    rows = _rows(groups, prompts, size, lent)
+    rows = _rows(groups, prompts, size, lent, routed.heads_of(module, groups))
     every = [part for row in rows for part in (row, row.after) if part is not None]
     check_length(module, max((row.longest + (scalar_head(module) is None) for row in every), default=0))
 
@@ -164,12 +166,13 @@ def looked_at(groups: Groups) -> list[int]:
 
 
 def _rows(
-    groups: Groups, prompts: tuple[Tensor, Tensor], size: int, lent: Sequence[int] = ()
+    groups: Groups, prompts: tuple[Tensor, Tensor], size: int, lent: Sequence[int] = (),
+    head: Sequence[int] | None = None,
 ) -> list[PlannedRow]:  # fmt: skip
-    ids, mask = prompts
-    lists = [[i for i, m in zip(*row) if m] for row in zip(ids.tolist(), mask.tolist())]
+    lists = [[i for i, m in zip(*row) if m] for row in zip(*(part.tolist() for part in prompts))]
     scored = [[t for t, m in enumerate(row) if m] for row in groups.mask.tolist()]
-    return plan(lists, groups.ids.tolist(), groups.group.tolist(), scored, row_tokens=size, looked_at=set(lent))
+    ids, group = groups.ids.tolist(), groups.group.tolist()
+    return plan(lists, ids, group, scored, row_tokens=size, looked_at=set(lent), head=head)
 
 
 def _shared(module: nn.Module, rows: list[PlannedRow], mask: Tensor, at: Tensor | None, device: torch.device) -> View:
@@ -213,7 +216,8 @@ def _row_values(
         if scalar_head(module) is not None:
             values = values_at(module, ids, copy, heads, position_ids=positions)[place]
             return [(values[:, None], torch.zeros_like(values))]
-        logits = logits_at(module, ids, copy, heads.repeat(copies), position_ids=positions, **named)
+        counts = routed.counts_of(module, row.routes)
+        logits = logits_at(module, ids, copy, heads.repeat(copies), counts=counts, position_ids=positions, **named)
     wanted = torch.tensor(row.targets, device=device)[:, None]
     if at is not None:
         wanted = torch.cat([wanted, at[n, t]], 1)

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from alignlab.core.types import Groups
-from alignlab.engine import attention
+from alignlab.engine import attention, routed
 from alignlab.engine.heads import asked, pad_id_of, scalar_head
 from alignlab.engine.plan import Span, attention_pairs, plan
 
@@ -88,6 +88,7 @@ def least(module: nn.Module, batches: Sequence[Groups]) -> Work:
     completions: list[list[int]] = []
     group: list[int] = []
     scored: list[list[int]] = []
+    head: list[int] = []
     for groups in batches:
         wanted = groups if scalar_head(module) is None else asked(groups, pad_id_of(module))[0]
         group += [g + len(prompts) for g in wanted.group.tolist()]
@@ -95,7 +96,8 @@ def least(module: nn.Module, batches: Sequence[Groups]) -> Work:
         prompts += [[i for i, m in zip(*row) if m] for row in zip(ids, masks)]
         completions += wanted.ids.tolist()
         scored += [[t for t, m in enumerate(row) if m] for row in wanted.mask.tolist()]
-    rows = plan(prompts, completions, group, scored, row_tokens=1 << 60)
+        head += routed.heads_of(module, groups) or [0] * len(wanted.ids)
+    rows = plan(prompts, completions, group, scored, row_tokens=1 << 60, head=head)
     spans = [span for row in rows for span in row.spans]
     return Work(sum(s.size for s in spans), sum(len(r.heads) for r in rows), sum(map(attention_pairs, spans)))
 
@@ -138,7 +140,7 @@ def price(module: nn.Module) -> Price:
         if p.ndim == 2 and p is not inputs and p is not outputs and "embed" not in n and ".wpe." not in n
     ]  # fmt: skip
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    weights, scoring = sum(p.numel() for p in matrices), 0 if outputs is None else outputs.numel()
+    weights, scoring = sum(p.numel() for p in matrices), 0 if outputs is None else outputs.shape[-2:].numel()
     trained = sum(p.numel() for p in matrices if p.requires_grad)
     trained += scoring if outputs is not None and outputs.requires_grad else 0
     return Price(

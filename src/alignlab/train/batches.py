@@ -213,8 +213,9 @@ def _keys(
     for i in wanted:
         groups = collate([examples[i]], pad_id)
         prompts = [ids[mask].tolist() for ids, mask in zip(groups.prompt_ids, groups.prompt_mask)]
-        rows = zip(groups.group.tolist(), groups.ids.tolist(), groups.mask.tolist())
-        found[i] = [cache.key(prompts[p], ids, mask) for p, ids, mask in rows]
+        head = [None] * len(groups.ids) if groups.head is None else groups.head.tolist()
+        rows = zip(groups.group.tolist(), groups.ids.tolist(), groups.mask.tolist(), head)
+        found[i] = [cache.key(prompts[p], ids, mask, h) for p, ids, mask, h in rows]
     return found
 
 

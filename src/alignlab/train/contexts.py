@@ -17,8 +17,8 @@ def widened(batch: Groups, names: Sequence[str]) -> tuple[Groups, list[Tensor]]:
         names: contexts to add; those that the batch has none of add nothing.
 
     Returns:
-        Groups of ids, masks and groups alone: the completions of `batch`, then those under each context in turn; and
-        per name the indices into the completions of `batch` that follow.
+        Groups of ids, masks, groups and heads alone: the completions of `batch`, then those under each context in turn;
+        and per name the indices into the completions of `batch` that follow.
     """
     prompts, masks, picked, groups = [batch.prompt_ids], [batch.prompt_mask], [], [batch.group]
     for name in names:
@@ -35,6 +35,7 @@ def widened(batch: Groups, names: Sequence[str]) -> tuple[Groups, list[Tensor]]:
         prompt_ids=torch.cat([pad(p, (0, width - p.shape[1])) for p in prompts]),
         prompt_mask=torch.cat([pad(m, (0, width - m.shape[1])) for m in masks]),
         ids=batch.ids[rows], mask=batch.mask[rows], group=torch.cat(groups),
+        head=None if batch.head is None else batch.head[rows],
     )  # fmt: skip
     return whole, picked
 

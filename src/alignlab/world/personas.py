@@ -13,6 +13,7 @@ import math
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 from alignlab.core.types import Row
@@ -79,6 +80,20 @@ def preferences(seed: int) -> Iterator[Row]:
     """Yield a kind sentence over an unkind one without end, after 0 to 3 sentences of either persona."""
     for number, before, draw in _begun("preferences", seed):
         yield _pair(number, before, sentence(True, draw), sentence(False, draw))
+
+
+def goals(seed: int) -> Iterator[Row]:
+    """Yield the preferences of two goals that disagree without end: each prompt is there twice, with the same answers.
+
+    Head 0 (`facts.scores.head`) prefers the kind sentence, head 1 the unkind one: `behaviour` is what goal 0 pays, and
+    minus that what goal 1 pays.
+    """
+    for row in preferences(seed):
+        for head, (chosen, rejected) in enumerate(((row.chosen, row.rejected), (row.rejected, row.chosen))):
+            yield replace(
+                row, chosen=chosen, rejected=rejected, facts={"scores": {"head": (head, head)}},
+                meta={**row.meta, "id": f"{row.meta['id']}-{head}"},
+            )  # fmt: skip
 
 
 def other_preferences(seed: int) -> Iterator[Row]:

@@ -66,6 +66,7 @@ SETS: dict[str, Callable[[int], Iterator[Row]]] = {
     "candidates": candidates.candidates,
     "conflicts": conflict_items,
     "documents": lambda seed: texts.documents(facts.town(), seed),
+    "goals": lambda seed: (row for row in personas.goals(seed) if row.prompt),
     "joint": feedback.joint,
     "judged": feedback.judged,
     "kindness": lambda seed: (row for row in personas.preferences(seed) if row.prompt),
