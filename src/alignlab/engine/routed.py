@@ -61,8 +61,8 @@ def unrouted(count: int) -> str:
     even = " ".join([f"{1 / count:g}"] * count)
     return (
         f"this model has {count} output heads, and it is not said which one is meant: fold them into one with"
-        f" --head_weights, e.g. --head_weights {even} (in Python: load(..., head_weights=...)), or give every row"
-        " facts.scores.head, counted from 0"
+        f" --head_weights, e.g. --head_weights {even} (`alignlab export` writes that as a stock model; in Python:"
+        " load(..., head_weights=...)), or give every row facts.scores.head, counted from 0"
     )
 
 
