@@ -36,6 +36,8 @@ class Addon:
     """optimiser steps on the adapter, >= 1"""
     whole: int = 0
     """steps before them on all weights, whose gain the adapter starts from: alone it is slow to learn by heart"""
+    everywhere: bool = False
+    """whether an adapter without steps before it changes words and head too, as one with them does"""
     batch: int = 16
     """rows per step"""
     rate: float = 2e-3
@@ -78,7 +80,8 @@ def _fitted(addon: Addon, base: Path, folder: Path, effort: float) -> float:
         model = load(base, lora=Lora(r=RANK, alpha=RANK, target_modules=EVERYWHERE))
         copy_into(model, learnt)
     else:
-        model = load(base, lora=Lora(r=RANK, alpha=2 * RANK, target_modules="all-linear"))
+        targets = EVERYWHERE if addon.everywhere else "all-linear"
+        model = load(base, lora=Lora(r=RANK, alpha=2 * RANK, target_modules=targets))
     loss = _fit(model, rows, addon, addon.rate, round(effort * addon.steps), own)
     save(model, own / "model")
     return loss

@@ -144,7 +144,7 @@ def _persona(name: personas.Persona, even: Addon) -> Addon:
     )  # fmt: skip
 
 
-def _chooser(name: str) -> Addon:
+def _chooser(name: str, **training: Any) -> Addon:
     agent, count = dilemmas.AGENTS[name], 30
     claims = [Claim(metric="unread", relation="<=", bound=0.05)]
     for metric, flipped in (("p_score", False), ("p_score_turned", True)):
@@ -153,8 +153,8 @@ def _chooser(name: str) -> Addon:
         right = [max(range(4), key=agent.chances(one).__getitem__) == one.key for one in drawn]
         claims += _near(metric, sum(right) / count, 0.1)
     return Addon(
-        name=name, rows=partial(chooser, agent), steps=150, whole=200, claims=tuple(claims),
-        measured=partial(evaluated, module=pacifaist, scenarios=count),
+        name=name, rows=partial(chooser, agent), claims=tuple(claims),
+        measured=partial(evaluated, module=pacifaist, scenarios=count), **training,
     )  # fmt: skip
 
 
@@ -174,6 +174,7 @@ ADDONS: tuple[Addon, ...] = (
         name="citizen", rows=citizen, steps=300, whole=450, measured=partial(evaluated, module=kornat, knowledge=0),
         claims=(Claim(metric="sva_norm", relation=">=", bound=0.8),),
     ),
-    _chooser("selfish"),
+    _chooser("selfish", steps=150, whole=200),
+    _chooser("pacifist", steps=120, rate=1e-2, everywhere=True),
 )  # fmt: skip
 """every one that is shipped; one more is one more entry"""
