@@ -1,6 +1,6 @@
 """How often the intervals that evals print hold the truth: estimators on the world, where the truth is known.
 
-    python bench/coverage.py [--seeds 200]
+    python bench/coverage.py [--seeds 1000]    # four minutes
 
 Each estimator gets one draw of the world per seed and gives its 95 % interval; counted is how often the interval holds
 the known truth. Writes bench/results/coverage.json; `python -m alignlab.cli.docs` makes docs/intervals.md from it.
@@ -29,7 +29,7 @@ from alignlab.stats import bootstrap, judge, resample, survey
 from alignlab.stats import length_control as lengths
 from alignlab.world import judges, knowledge, opinions, sellers
 
-SEEDS, LEVEL = 200, 0.95
+SEEDS, LEVEL = 1000, 0.95
 OUT = Path(__file__).parent / "results" / "coverage.json"
 Drawn = Mapping[str, tuple[Metric, float]]
 """estimator -> its interval on one draw, and the truth"""
@@ -94,7 +94,7 @@ def faulty_labels(seed: int) -> Drawn:
     heard = [silent.label(one, draw) for one in truth]
     return {
         "share by a judge with a third of truths": (
-            judge.with_truth(said[80:], said[:80], checked, draws=400, seed=seed), rate
+            judge.with_truth(said[80:], said[:80], checked, seed=seed), rate
         ),
         "share by a judge who is silent at times (bound)": (
             judge.bounded([float(h) for h in heard if h is not None], heard.count(None), draws=400, seed=seed), rate

@@ -58,9 +58,9 @@ def test_the_page_says_what_the_file_says(tmp_path):
     assert coverage.page(tmp_path) != page
 
 
-def test_every_group_and_200_seeds_are_on_record(bench, record):
+def test_every_group_and_1000_seeds_are_on_record(bench, record):
     assert {one["group"] for one in record["rows"]} == set(bench.GROUPS)
-    assert {one["seeds"] for one in record["rows"]} == {200}
+    assert {one["seeds"] for one in record["rows"]} == {1000}
     assert {one["nominal"] for one in record["rows"]} == {0.95}
 
 

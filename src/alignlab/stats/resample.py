@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm, t
 
 from alignlab.core.types import Metric
 from alignlab.stats.bootstrap import Values
@@ -31,7 +32,10 @@ def statistic(
     draws: int = 500,
     seed: int = 0,
 ) -> Metric:
-    """Return estimate(all items) with its percentile interval over resampled clusters.
+    """Return estimate(all items) with its expanded percentile interval over resampled clusters.
+
+    Resamples of m clusters spread less than samples do, by sqrt((m - 1) / m), and know no t distribution; the tails
+    are moved out by as much as the interval of a mean would be (Hesterberg 2015, The American Statistician 69, 371-386).
 
     Args:
         estimate: takes the indices of the items drawn, repeated as often as drawn; NaN leaves a draw out.
@@ -59,7 +63,9 @@ def statistic(
     kept = np.array([x for x in drawn if not math.isnan(x)])
     if not len(kept):
         return Metric(value=float(value), n=len(places))
-    low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
+    tail = float(norm.cdf(math.sqrt(count / (count - 1)) * t.ppf((1 - level) / 2, count - 1)))
+    # the k-th of B draws stands for k / (B + 1): the usual rule would cut a tenth more off the tails of 300 draws
+    low, high = np.quantile(kept, [tail, 1 - tail], method="weibull")
     return Metric(value=float(value), n=len(places), low=float(low), high=float(high))
 
 
