@@ -36,3 +36,12 @@ def test_a_missing_metric_is_named():
 
 def test_it_reads_like_a_sentence():
     assert str(Claim(metric="a - b", relation=">=", bound=0.35)) == "a - b >= 0.35"
+
+
+def test_a_fall_by_exactly_the_bound_holds():
+    """In binary fractions .98 - 1 is a little below -.02."""
+    assert 0.98 - 1 < -0.02
+    claim = Claim(metric="after - before", relation=">=", bound=-0.02)
+    assert claim.holds({"after": 0.98, "before": 1.0})
+    assert not claim.holds({"after": 0.9799, "before": 1.0})
+    assert not Claim(metric="a", relation=">", bound=0.3).holds({"a": 0.1 + 0.2})

@@ -9,6 +9,11 @@ from typing import Literal
 RELATIONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
+def compare(value: float, relation: str, bound: float) -> bool:
+    """Whether a relation holds, not of NaN; .98 - 1 is a fall by two points, whatever binary fractions make of it."""
+    return not math.isnan(value) and RELATIONS[relation](round(value - bound, 9), 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """A bound on one metric of `result.json`, or on a difference `a - b` of two of them."""
@@ -28,8 +33,7 @@ class Claim:
 
     def holds(self, metrics: Mapping[str, float]) -> bool:
         """Whether the claim is true of these metrics; never of a NaN."""
-        value = self.observed(metrics)
-        return not math.isnan(value) and RELATIONS[self.relation](value, self.bound)
+        return compare(self.observed(metrics), self.relation, self.bound)
 
     def __str__(self) -> str:
         return f"{self.metric} {self.relation} {self.bound:g}"
