@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm, t
+from scipy import stats
 
 from alignlab.stats import bootstrap
 from alignlab.stats.resample import hierarchical, numbered, standard_error, statistic
@@ -109,7 +109,7 @@ def test_bad_input_is_named(call, message):
 
 def test_few_clusters_get_the_width_of_a_t_interval():
     """Twelve near-normal values: a plain percentile interval is narrower by a seventh."""
-    x = norm.ppf((np.arange(12) + 0.5) / 12)
+    x = stats.norm.ppf((np.arange(12) + 0.5) / 12)
     found = statistic(lambda index: float(x[index].mean()), range(12), draws=20_000)
-    half = t.ppf(0.975, 11) * x.std(ddof=1) / math.sqrt(12)
+    half = stats.t.ppf(0.975, 11) * x.std(ddof=1) / math.sqrt(12)
     assert found.high - found.low == pytest.approx(2 * half, rel=0.03)

@@ -35,7 +35,7 @@ def statistic(
     """Return estimate(all items) with its expanded percentile interval over resampled clusters.
 
     Resamples of m clusters spread less than samples do, by sqrt((m - 1) / m), and know no t distribution; the tails
-    are moved out by as much as the interval of a mean would be (Hesterberg 2015, The American Statistician 69, 371-386).
+    are moved out as far as would mend that for a mean (Hesterberg 2015, The American Statistician 69, 371-386).
 
     Args:
         estimate: takes the indices of the items drawn, repeated as often as drawn; NaN leaves a draw out.
