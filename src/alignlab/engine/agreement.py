@@ -83,30 +83,36 @@ def few(
     tokens at most, or a trial not much smaller.
     """
     group, (ids, mask) = groups.group.cpu(), prompts
-    aside = torch.tensor([origin == "mismatched" for origin in groups.origin] or [False] * len(group))
-    own, lent = (group[which].bincount(minlength=len(ids)) for which in (~aside, aside))
-    read = (groups.mask * torch.arange(1, groups.mask.shape[1] + 1, device=groups.mask.device)).amax(1).cpu()
-    sizes = torch.zeros(len(ids), dtype=torch.long).index_add_(0, group, read + mask.sum(1).cpu()[group])
-    order = [k for k in sizes.argsort().tolist() if own[k] + lent[k]]
-    kinds = ([k for k in order if own[k] > 1], [k for k in order if lent[k]], order[:1], order[1:2])
-    chosen = torch.tensor(sorted({kind[0] for kind in kinds if kind}))
-    some = torch.isin(group, chosen).nonzero()[:, 0]
+    read = (groups.mask * torch.arange(1, groups.mask.shape[1] + 1, device=groups.mask.device)).amax(1)
+    lengths = read.cpu() + mask.sum(1).cpu()[group]
+    chosen = _short(groups, group, lengths, len(ids))
     window = getattr(attention.text_config(module.config), "sliding_window", None)
-    if window is None or int((read + mask.sum(1).cpu()[group]).max()) < window:
+    kept = groups.mask[chosen.to(groups.mask.device)]
+    if window is None or int(lengths.max()) < window:
         mask = mask & (mask.flip(1).cumsum(1).flip(1) <= TRIAL)
-    kept = groups.mask[some.to(groups.mask.device)]
-    if mask is not prompts[1] and bool(kept[:, :TRIAL].any(1).all()):
-        kept = kept[:, :TRIAL]
-    tried = int(mask.sum(1).cpu()[group[some]].sum()) + int(kept.sum())
-    if int(sizes.sum()) <= max(8 * TRIAL, 2 * tried):
+        if bool(kept[:, :TRIAL].any(1).all()):
+            kept = kept[:, :TRIAL]
+    tried = int(mask.sum(1).cpu()[group[chosen]].sum()) + int(kept.sum())
+    if int(lengths.sum()) <= max(8 * TRIAL, 2 * tried):
         return None
     trial = Groups(
-        prompt_ids=groups.prompt_ids, prompt_mask=groups.prompt_mask, ids=groups.ids[some][:, : kept.shape[1]],
-        mask=kept, group=groups.group[some],
-        origin=tuple(groups.origin[n] for n in some.tolist()) if groups.origin else (),
-        head=None if groups.head is None else groups.head[some.to(groups.head.device)],
+        prompt_ids=groups.prompt_ids, prompt_mask=groups.prompt_mask, ids=groups.ids[chosen][:, : kept.shape[1]],
+        mask=kept, group=groups.group[chosen],
+        origin=tuple(groups.origin[n] for n in chosen.tolist()) if groups.origin else (),
+        head=None if groups.head is None else groups.head[chosen.to(groups.head.device)],
     )  # fmt: skip
     return trial, (ids, mask)
+
+
+def _short(groups: Groups, group: Tensor, lengths: Tensor, prompts: int) -> Tensor:
+    """Return the completions of few prompts: the shortest two, one that branches, one with a completion looked at."""
+    aside = torch.tensor([origin == "mismatched" for origin in groups.origin] or [False] * len(group))
+    own, lent = (group[which].bincount(minlength=prompts) for which in (~aside, aside))
+    sizes = torch.zeros(prompts, dtype=torch.long).index_add_(0, group, lengths)
+    order = [k for k in sizes.argsort().tolist() if own[k] + lent[k]]
+    kinds = (order[:1], order[1:2], [k for k in order if own[k] > 1], [k for k in order if lent[k]])
+    wanted = torch.tensor(sorted({kind[0] for kind in kinds if kind}))
+    return torch.isin(group, wanted).nonzero()[:, 0]
 
 
 def agreeing(
