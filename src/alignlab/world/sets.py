@@ -16,14 +16,13 @@ ALL_CELLS = (
     *(conflicts.Cell("mixed", 5, k) for k in (1, 2, 3)),
 )
 """the brief's cells, but for edits with three passages: 3 and 8 passages are kept out of all training"""
-_POISONED = {2: (1, 2), 4: (1, 2, 3, 4), 6: (1, 2, 4, 5, 6), 7: (2, 4, 6), 9: (3, 5, 8)}
+_POISONED = {4: (1, 2, 3, 4), 6: (1, 2, 4, 5, 6)}
 TUNING_CELLS = (
     *ALL_CELLS,
-    *(conflicts.Cell(scenario, n) for n in _POISONED for scenario in ("clean", "ike")),
-    *(conflicts.Cell("unknown", n) for n in (4, 6)),
+    *(conflicts.Cell(scenario, n) for n in _POISONED for scenario in ("clean", "unknown", "ike")),
     *(conflicts.Cell("pca", n, k) for n, counts in _POISONED.items() for k in counts),
 )
-"""the same kinds in more sizes, below and above the two that are kept out, so that lists of any length are read"""
+"""the same kinds in more sizes, so that a model learns to read lists of any length"""
 
 
 def believed(town: facts.Town) -> dict[str, conflicts.Probe]:
