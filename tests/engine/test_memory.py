@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from alignlab.engine.hardware import DECIDED
+
 NAMES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 MANY_SHAPES = """
 import sys
@@ -43,11 +45,10 @@ held, before = sys.argv[1] == "keep" and keep_freed_memory(), megabytes()
 torch.ones(64 * 2**20).sum()
 print(held, megabytes() - before > 200)
 """
-ALLOCATOR = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
 def process(code, *words, **variables):
-    environment = {k: v for k, v in os.environ.items() if k not in (*NAMES, *ALLOCATOR)} | variables
+    environment = {k: v for k, v in os.environ.items() if k not in (*NAMES, *DECIDED)} | variables
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, env=environment
     )
@@ -73,6 +74,7 @@ def test_the_users_own_bounds_win():
         ("keep", {}, "True True"),
         ("leave", {}, "False False"),
         ("keep", {"MALLOC_MMAP_MAX_": "65536"}, "False False"),
+        ("keep", {"MALLOC_TOP_PAD_": "65536"}, "False False"),
     ],
 )
 def test_freed_memory_is_kept_unless_the_user_says_otherwise(word, variables, said):

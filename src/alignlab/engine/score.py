@@ -69,6 +69,8 @@ def score(
     Raises:
         ValueError: a prompt without tokens, an unknown context, a row longer than the model, `at` of a reward model,
             several output heads and completions without `head`.
+        RuntimeError: by autograd, for a second backward pass through the same View: the first one's gradient takes the
+            place of the logits; score again instead of retain_graph=True.
         NotShared: `share` is True and the model cannot.
     """
     module = unwrap(module)
