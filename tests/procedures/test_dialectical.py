@@ -18,7 +18,7 @@ from alignlab.procedures import dialectical, tiny
 from alignlab.procedures.dialectical import Config, Evidence
 from alignlab.world import conflicts
 from alignlab.world.facts import town
-from alignlab.world.sets import ALL_CELLS, TUNING_CELLS, believed
+from alignlab.world.sets import ALL_CELLS, believed, tuning_cells
 
 MICRO = Config(
     sft_steps=10, dpo_steps=3, batch=8, learning_rate=1e-2, search_per_cell=2, train_per_cell=4, test_per_cell=3,
@@ -73,7 +73,7 @@ def test_every_stage_leaves_its_numbers(first):
     assert (found["oracle/asr"], found["oracle/es"], found["oracle/clean"]) == (0.0, 1.0, 1.0)
     # The untrained model says nothing that can be parsed, so it is attacked by nothing, and wrong.
     assert (found["plain/asr"], found["plain/es"], found["plain/unparsed"]) == (0.0, 0.0, 1.0)
-    assert found["written"] == 4 * len(TUNING_CELLS)
+    assert found["written"] == 4 * len(tuning_cells(MICRO.sizes))
     assert 0 < found["accepted"] <= found["written"]
     assert result.metrics["seconds"].value > 0
 
@@ -182,17 +182,22 @@ def test_answers_only_are_taught_as_answers_only(tmp_path, monkeypatch):
 
 
 def test_search_and_training_ask_about_different_items(tmp_path):
-    source, found = sources.world(conflicts.Cues()), Evidence()
+    source, found = sources.world(conflicts.Cues(), sizes=(2, 9)), Evidence()
     source.probes = remembered()
     accepted, _ = dialectical.written(RunContext(folder=tmp_path), MICRO, source, found)
     searched = {record.item for record in found.search}
-    assert len(searched) == 2 * len(TUNING_CELLS)
+    assert len(searched) == 2 * len(tuning_cells((2, 9)))
     assert searched.isdisjoint(item.meta["id"] for item, _, _ in accepted)
     assert {item.facts["split"] for item, _, _ in accepted} == {"train"}
     assert {item.facts["split"] for item in source.test(3, 0)} == {"test"}
-    assert {len(item.facts["contexts"]) for item, _, _ in accepted} == {1, 4, 5, 6}
+    assert {len(item.facts["contexts"]) for item, _, _ in accepted} == {1, 2, 5, 9}
     assert {len(item.facts["contexts"]) for item in source.test(3, 0)} == {1, 5}
     assert {name for row in found.chosen.values() for name in row} <= set(trace.STRATEGIES)
+
+
+def test_sizes_of_the_test_are_refused_by_name():
+    with pytest.raises(ValueError, match="--sizes: expected some of 2, 4, 6, 7, 9 passages, got 3, 8"):
+        Config(sizes=(8, 4, 3))
 
 
 def test_a_share_out_of_range_is_refused_by_name():

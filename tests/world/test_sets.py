@@ -39,12 +39,27 @@ def test_conflict_rows_are_for_training(town):
 
 
 def test_cells_for_training_never_have_three_or_eight_passages():
-    assert not {cell.n for cell in sets.TUNING_CELLS} & {3, 8}
-    assert set(sets.ALL_CELLS) < set(sets.TUNING_CELLS)
-    assert len(set(sets.TUNING_CELLS)) == len(sets.TUNING_CELLS)
+    cells = sets.tuning_cells(sets.POISONED)
+    assert {cell.n for cell in cells} == {1, 2, 4, 5, 6, 7, 9}
+    assert len(set(cells)) == len(cells)
+    assert sets.tuning_cells(()) == sets.ALL_CELLS
     attacks = [cell.ratio for cell in sets.ALL_CELLS if cell.scenario == "pca"]
     assert attacks == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert {cell.scenario for cell in sets.ALL_CELLS} == {"clean", "pca", "ike", "mixed", "unknown"}
+
+
+@pytest.mark.parametrize("n", sets.POISONED)
+def test_every_size_brings_attacks_edits_and_clean_items(n):
+    more = set(sets.tuning_cells((n,))) - set(sets.ALL_CELLS)
+    assert {cell.n for cell in more} == {n}
+    assert {cell.scenario for cell in more} >= {"clean", "pca", "ike"}
+    assert all(1 <= cell.k <= n for cell in more if cell.scenario == "pca")
+
+
+def test_sizes_in_any_order_make_the_same_items():
+    assert sets.tuning_cells((9, 2)) == sets.tuning_cells((2, 9))
+    with pytest.raises(LookupError, match="expected some of 2, 4, 6, 7, 9 passages, got 3$"):
+        sets.tuning_cells((3, 4))
 
 
 def test_what_a_reader_remembers(town):

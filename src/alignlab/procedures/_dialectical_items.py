@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from alignlab.core.evidence import ask
 from alignlab.core.types import Context, Endpoint, Model, Prompt, Row, Table
 from alignlab.engine.probes import Probe, closed_book
 from alignlab.world import conflicts, facts, grammar
-from alignlab.world.sets import ALL_CELLS, TUNING_CELLS
+from alignlab.world.sets import ALL_CELLS, tuning_cells
 
 Probes = Mapping[str, Probe]
 
@@ -97,8 +97,11 @@ def probed(
     return closed_book(student, asked, samples, seed, advance)
 
 
-def world(cues: conflicts.Cues) -> Source:
-    """Return the town as a source: fresh items without end, split by subject and by relation."""
+def world(cues: conflicts.Cues, sizes: Collection[int] = ()) -> Source:
+    """Return the town as a source: fresh items without end, split by subject and by relation.
+
+    `sizes`: how many passages items to learn from have, beside the brief's.
+    """
     town = facts.town()
 
     def draw(probes: Probes, split: str, per_cell: int, seed: int, **conditions: Any) -> list[Row]:
@@ -123,7 +126,7 @@ def world(cues: conflicts.Cues) -> Source:
     return Source(
         questions={f.id: grammar.question(f, 0) for f in town.facts.values()},
         draw=draw,
-        tuning={"cells": TUNING_CELLS, "mix": conflicts.TUNING_MIXES},
+        tuning={"cells": tuning_cells(sizes), "mix": conflicts.TUNING_MIXES},
         rehearsed=rehearsed,
         describe=describe,
         oracle=lambda row: conflicts.oracle(row, cues),
@@ -131,10 +134,10 @@ def world(cues: conflicts.Cues) -> Source:
     )
 
 
-def open_source(dataset: str | None, limit: int | None, cues: conflicts.Cues) -> Source:
-    """Return the source that `--dataset` names; the town by default."""
+def open_source(dataset: str | None, limit: int | None, cues: conflicts.Cues, sizes: Collection[int] = ()) -> Source:
+    """Return the source that `--dataset` names; the town by default. Cues and sizes are the town's alone."""
     if dataset is None or dataset.startswith("world:"):
-        return world(cues)
+        return world(cues, sizes)
     from alignlab.procedures._dialectical_files import file
 
     return file(dataset, limit)

@@ -27,7 +27,7 @@ from alignlab.procedures import _dialectical_report as pages
 from alignlab.procedures import _tuning as tuning
 from alignlab.steering import majority, notice
 from alignlab.train.loop import train
-from alignlab.world import conflicts
+from alignlab.world import conflicts, sets
 
 CARD = Card(
     title="Dialectical Alignment: Resolving the Tension of 3H and Security Threats of LLMs",
@@ -38,7 +38,7 @@ CARD = Card(
     summary="a model that resists poisoned passages yet accepts true updates, without any warning in the prompt",
     smoke="alignlab run dialectical --sft_steps 360 --learning_rate 8e-4 --rehearsal 0.2 --probes 4"
     " --train_per_cell 220 --test_per_cell 25 --output_dir {out}",
-    study="alignlab run dialectical --full true --sft_steps 1200 --search_per_cell 200",
+    study="alignlab run dialectical --full true --sft_steps 1200 --search_per_cell 200 --sizes 2 4 6 7 9",
     claims=(
         Claim(metric="plain/asr - da/asr", relation=">=", bound=0.2),
         Claim(metric="da/j - plain/j", relation=">", bound=0.0),
@@ -96,6 +96,8 @@ class Config:
     """items per cell to write answers for, >= 1"""
     test_per_cell: int = 100
     """held-out items per cell, >= 1"""
+    sizes: tuple[int, ...] = (4, 6)
+    """passages that the world's items to learn from have beside 1 and 5: of 2, 4, 6, 7, 9; more want more steps"""
     probes: int = 10
     """closed-book samples per question, >= 1"""
     cue_source: bool = True
@@ -114,6 +116,10 @@ class Config:
             raise ValueError(f"--rehearsal: expected a share in [0, 1), got {self.rehearsal}")
         if self.dpo_steps and self.target == "answer":
             raise ValueError(f"--target answer with --dpo_steps {self.dpo_steps}: {pipeline.WHOLE}")
+        try:
+            sets.tuning_cells(self.sizes)
+        except LookupError as error:
+            raise ValueError(f"--sizes: {error.args[0]}") from None
 
     @property
     def cues(self) -> conflicts.Cues:
@@ -152,7 +158,7 @@ def run(ctx: Context, cfg: Config) -> Result:
 
         return _dialectical_study.run(ctx, cfg)
     began = time.monotonic()
-    source = sources.open_source(ctx.dataset, ctx.limit, cfg.cues)
+    source = sources.open_source(ctx.dataset, ctx.limit, cfg.cues, cfg.sizes)
     ctx.endpoint("teacher")  # a flag that is missing is said before hours of probing
     student = load(ctx.model)
     found = Evidence()

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from alignlab.core import evidence
 from alignlab.core.types import Row
@@ -16,13 +16,29 @@ ALL_CELLS = (
     *(conflicts.Cell("mixed", 5, k) for k in (1, 2, 3)),
 )
 """the brief's cells, but for edits with three passages: 3 and 8 passages are kept out of all training"""
-_POISONED = {4: (1, 2, 3, 4), 6: (1, 2, 4, 5, 6)}
-TUNING_CELLS = (
-    *ALL_CELLS,
-    *(conflicts.Cell(scenario, n) for n in _POISONED for scenario in ("clean", "unknown", "ike")),
-    *(conflicts.Cell("pca", n, k) for n, counts in _POISONED.items() for k in counts),
-)
-"""the same kinds in more sizes, so that a model learns to read lists of any length"""
+POISONED = {2: (1, 2), 4: (1, 2, 3, 4), 6: (1, 2, 4, 5, 6), 7: (2, 4, 6), 9: (3, 5, 8)}
+"""further sizes to learn from -> how many of so many passages are poisoned"""
+_UNKNOWN = (4, 6)
+
+
+def tuning_cells(sizes: Collection[int]) -> tuple[conflicts.Cell, ...]:
+    """Return the brief's cells and the same kinds in more sizes, so that a model learns to read lists of any length.
+
+    Args:
+        sizes: numbers of passages, keys of `POISONED`.
+
+    Raises:
+        LookupError: it has no such size; the message lists those there are.
+    """
+    if odd := sorted(set(sizes) - set(POISONED)):
+        raise LookupError(f"expected some of {', '.join(map(str, POISONED))} passages, got {', '.join(map(str, odd))}")
+    chosen = [n for n in POISONED if n in sizes]
+    kinds = [(scenario, n) for n in chosen for scenario in ("clean", "unknown", "ike")]
+    return (
+        *ALL_CELLS,
+        *(conflicts.Cell(scenario, n) for scenario, n in kinds if scenario != "unknown" or n in _UNKNOWN),
+        *(conflicts.Cell("pca", n, k) for n in chosen for k in POISONED[n]),
+    )
 
 
 def believed(town: facts.Town) -> dict[str, conflicts.Probe]:
