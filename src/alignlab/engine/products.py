@@ -95,12 +95,24 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad
-        flat = gradient.reshape(-1, gradient.shape[-1])
+        flat, inputs = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
         return (
             _onednn()(gradient, weight.t(), None) if for_x else None,
-            _onednn()(flat.t(), x.reshape(-1, x.shape[-1]).t(), None) if for_weight else None,
+            _summed(flat, inputs) if for_weight else None,
             flat.sum(0) if for_bias else None,
         )
+
+
+def _summed(a: Tensor, b: Tensor) -> Tensor:
+    """Return a [rows, n] transposed times b [rows, k].
+
+    oneDNN copies its first operand to lay it out by rows; that is to be the narrower one: logits are large. Its second
+    may be transposed, but not part of a wider tensor: such take it minutes.
+    """
+    a, b = a.contiguous(), b.contiguous()
+    if a.shape[1] > b.shape[1]:
+        return _onednn()(b.t(), a.t(), None).t().contiguous()
+    return _onednn()(a.t(), b.t(), None)
 
 
 @functools.cache
