@@ -12,6 +12,8 @@ settings.register_profile("alignlab", deadline=None)
 settings.load_profile("alignlab")
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent))
+# Where there is no network, the hub is asked again and again before an error that a test waits for
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from proofs import (  # noqa: E402, F401 - pytest finds its hooks here
     pytest_addoption,
