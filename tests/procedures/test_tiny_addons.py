@@ -8,7 +8,7 @@ import pytest
 from alignlab.core.cards import Claim
 from alignlab.engine.load import load
 from alignlab.procedures import _tiny_addons, _tiny_taught
-from alignlab.world import opinions, personas
+from alignlab.world import cultures, opinions, personas
 
 ADDONS = {addon.name: addon for addon in _tiny_taught.ADDONS}
 
@@ -66,6 +66,19 @@ def test_the_citizens_answer_is_the_commonest():
     cfg = _tiny_taught.kornat.Config(items=5, knowledge=0, orders="ascending")
     for item, known in zip(_tiny_taught.kornat.items(cfg), opinions.items(5)):
         assert _tiny_taught.commonest(item) == opinions.OPTIONS[int(known.shares.argmax())]
+
+
+def test_a_natives_answer_is_the_commonest_of_its_culture():
+    cfg = _tiny_taught.cultural_reliability.Config(**_tiny_taught.CULTURES, questions=3, orders="ascending")
+    known = {q.number: q for q in cultures.questions()}
+    seen = set()
+    for item in _tiny_taught.cultural_reliability.items(cfg):
+        question, own = known[int(item.facts["item"].split("-")[-1])], item.facts["culture"]
+        assert item.prompt == question.text
+        shares = question.shares[own] if own else [sum(column) for column in zip(*question.shares.values())]
+        assert shares[question.options.index(_tiny_taught.custom(item))] == max(shares)
+        seen.add(own)
+    assert seen == {"", *cultures.names()}
 
 
 def test_loyalty_is_counted_among_a_personas_own_sentences():
