@@ -9,7 +9,7 @@ from alignlab.procedures import _dialectical_claims as held
 from alignlab.procedures import _dialectical_items as items
 from alignlab.procedures import _dialectical_report as pages
 from alignlab.procedures import _dialectical_study as study
-from alignlab.procedures.dialectical import Evidence, by_rule
+from alignlab.procedures.dialectical import Config, Evidence, by_rule
 from alignlab.world import conflicts, facts, sets
 
 
@@ -95,6 +95,17 @@ def test_every_condition_is_judged_by_itself(drawn):
     assert [name for name, holds in found.items() if name.startswith("unseen wordings: mean") and holds == "no"]
     assert found["8 passages: mean ASR falls by at least 35 points"] == "yes"
     assert set(held.CLAIMED) == set(study.UNSEEN) - {"held-out relations"}
+
+
+@pytest.mark.parametrize("condition", study.UNSEEN)
+def test_three_seeds_have_a_thousand_items_of_what_a_claim_rests_on(condition):
+    source, cfg = items.world(conflicts.Cues()), Config(test_per_cell=2)
+    source.probes = {k: items.Probe(p.answer, p.confidence) for k, p in sets.believed(facts.town()).items()}
+    rows = study._unseen(source, cfg, 0, study.UNSEEN[condition])
+    counts = Counter(row.facts["cell"] for row in rows)
+    n = {"3 passages": 3, "8 passages": 8}.get(condition, 5)
+    assert {cell for cell, count in counts.items() if 3 * count >= 1000} == {f"clean-{n}", f"ike-{n}"}
+    assert len({row.meta["id"] for row in rows}) == len(rows)
 
 
 def test_a_leak_without_cues_is_seen(drawn):

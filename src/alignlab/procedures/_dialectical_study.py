@@ -12,7 +12,7 @@ from alignlab.core import files
 from alignlab.core.answers import final_answer
 from alignlab.core.evidence import ask
 from alignlab.core.trace import MARKER
-from alignlab.core.types import Context, Endpoint, Figure, Metric, Result, Table
+from alignlab.core.types import Context, Endpoint, Figure, Metric, Result, Row, Table
 from alignlab.engine.load import LanguageModel, load, save
 from alignlab.engine.steered import Steered
 from alignlab.procedures import _dialectical_claims as held
@@ -171,7 +171,7 @@ def _seed(ctx: Context, cfg: Config, seed: int, student: LanguageModel, key: Map
             answered(here, changed(cfg, max_tokens=8), steered, test, f"contrastive {weight:g}", ""), seed
         )
     for condition, options in UNSEEN.items():
-        items = source.test(cfg.test_per_cell, seed + 700, **options)
+        items = _unseen(source, cfg, seed, options)
         study.unseen[condition] = {
             name: _tagged(answered(here, cfg, policies[name], items, f"{name}, {condition}", ""), seed)
             for name in ("plain", "da")
@@ -182,6 +182,14 @@ def _seed(ctx: Context, cfg: Config, seed: int, student: LanguageModel, key: Map
     study.shown = _shown(found)
     files.write_json(_file(ctx, seed), {"key": key, "study": dataclasses.asdict(study)})
     return study
+
+
+def _unseen(source: sources.Source, cfg: Config, seed: int, options: Mapping[str, Any]) -> list[Row]:
+    """Return the items of a condition, more of those cells of which a claim has one alone (ES, CLEAN)."""
+    single = [cell for cell in options.get("cells", LONG) if cell.scenario in ("clean", "ike")]
+    more = {**options, "cells": single}
+    items = source.test(cfg.test_per_cell, seed + 700, **options)
+    return items + source.test(max(cfg.test_per_cell, LONG_PER_CELL), seed + 900, **more)
 
 
 def _tuned(
