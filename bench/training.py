@@ -336,7 +336,8 @@ def sweep(asked: dict[str, Any], args: argparse.Namespace) -> list[dict[str, Any
             rows.append({"batch": batch} | ask({**asked, "worker": "lm_eval", "batch": batch}, args.patience))
         return rows
     precompute = (False,) if asked["objective"] == "sft" else (False, True)
-    batches = [b for b in args.batches if b > 1 or asked["objective"] != "kto"]  # TRL's KTO takes no batch of one
+    least = 2 if asked["objective"] == "kto" else 1  # TRL's KTO takes no batch of one
+    batches = sorted({max(least, batch) for batch in args.batches})
     for batch, pre, check in itertools.product(batches, precompute, (False, True)):
         setting = {"batch": batch, "precompute": pre, "checkpointing": check}
         rows.append(setting | ask({**asked, **setting, "worker": "trl"}, args.patience))
