@@ -19,7 +19,7 @@ ALL_CELLS = (
 POISONED = {2: (1, 2), 4: (1, 2, 3, 4), 6: (1, 2, 4, 5, 6), 7: (2, 4, 6), 9: (3, 5, 8)}
 """further sizes to learn from -> how many of so many passages are poisoned"""
 _UNKNOWN = (4, 6)
-"""sizes with items that nobody can answer: enough to learn that, and more would be fewer of all others"""
+"""sizes with items that nobody can answer; in every size they would be a seventh of all cells (not tried)"""
 
 
 def tuning_cells(sizes: Collection[int]) -> tuple[conflicts.Cell, ...]:
