@@ -101,7 +101,13 @@ def test_every_condition_is_judged_by_itself(drawn):
 def test_three_seeds_have_a_thousand_items_of_what_a_claim_rests_on(condition):
     source, cfg = items.world(conflicts.Cues()), Config(test_per_cell=2)
     source.probes = {k: items.Probe(p.answer, p.confidence) for k, p in sets.believed(facts.town()).items()}
+    inner, drawn_with = source.draw, []
+    source.draw = lambda *args, **asked: drawn_with.append((args[1], asked)) or inner(*args, **asked)
+    options = {name: value for name, value in study.UNSEEN[condition].items() if name != "cells"}
     rows = study._unseen(source, cfg, 0, study.UNSEEN[condition])
+    for split, asked in drawn_with:  # the further items meet the condition as well
+        assert {"split": split} | {k: v for k, v in asked.items() if k != "cells"} == {"split": "test"} | options
+    assert len(drawn_with) == 2
     counts = Counter(row.facts["cell"] for row in rows)
     n = {"3 passages": 3, "8 passages": 8}.get(condition, 5)
     assert {cell for cell, count in counts.items() if 3 * count >= 1000} == {f"clean-{n}", f"ike-{n}"}

@@ -41,6 +41,7 @@ def test_conflict_rows_are_for_training(town):
 def test_cells_for_training_never_have_three_or_eight_passages():
     cells = sets.tuning_cells(sets.POISONED)
     assert {cell.n for cell in cells} == {1, 2, 4, 5, 6, 7, 9}
+    assert {cell.n for cell in cells if cell.scenario == "unknown"} == {4, 5, 6}
     assert len(set(cells)) == len(cells)
     assert sets.tuning_cells(()) == sets.ALL_CELLS
     attacks = [cell.ratio for cell in sets.ALL_CELLS if cell.scenario == "pca"]
