@@ -205,6 +205,19 @@ def test_a_share_out_of_range_is_refused_by_name():
         Config(rehearsal=1.0)
 
 
+def test_epsilon_reaches_the_optimiser_of_supervised_tuning(student, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(dialectical, "train", lambda *args, **options: seen.append(args[3]) or {})
+    model, ctx = load(student), RunContext(folder=tmp_path, model=str(student))
+    for share in (0.0, 2.0):
+        cfg = dataclasses.replace(MICRO, relative_epsilon=share)
+        dialectical.supervised(ctx, cfg, model, [], Evidence(), tmp_path)
+    weights = sum(weight.numel() for weight in model.module.parameters())
+    assert [settings.adam_epsilon for settings in seen] == [1e-8, pytest.approx(2 / weights**0.5)]
+    with pytest.raises(ValueError, match="--relative_epsilon: expected a number >= 0, got -1"):
+        dataclasses.replace(MICRO, relative_epsilon=-1)
+
+
 def test_cue_flags_reach_the_cues():
     assert Config().cues == conflicts.Cues()
     assert Config(cue_source=False, cue_type=False).cues == conflicts.Cues(source=False, type=False)

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from alignlab.cli.context import RunContext
 from alignlab.core.types import Row
@@ -29,6 +30,20 @@ def test_a_copy_has_an_adapter_where_one_is_asked_for():
     assert all(".lora_" in name for name in tuned)
     layer = next(m for m in adapted.module.modules() if hasattr(m, "get_delta_weight"))
     assert (layer.r["default"], layer.scaling["default"]) == (2, 2.0)
+
+
+def test_epsilon_is_in_units_of_a_gradient_of_norm_one():
+    whole, adapted = (tuning.copy("tiny:", Config(use_peft=use, lora_r=2), 0) for use in (False, True))
+    for model in (whole, adapted):
+        weights = [weight for weight in model.module.parameters() if weight.requires_grad]
+        gradient = torch.ones(sum(weight.numel() for weight in weights))
+        gradient /= gradient.norm()
+        assert tuning.epsilon(model, 1.5) == pytest.approx(1.5 * gradient.square().mean().sqrt().item(), rel=1e-4)
+    assert tuning.epsilon(whole, 1.5) < tuning.epsilon(adapted, 1.5)
+    assert tuning.epsilon(whole, 0.0) == 1e-8
+    given = {"seed": 0, "steps": 1, "batch": 1, "learning_rate": 1e-3, "longest": None}
+    assert tuning.settings(**given).adam_epsilon == 1e-8
+    assert tuning.settings(**given, adam_epsilon=0.25).adam_epsilon == 0.25
 
 
 def test_rows_without_room_are_left_out_and_counted(tmp_path, capsys):

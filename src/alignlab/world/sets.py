@@ -16,8 +16,9 @@ ALL_CELLS = (
     *(conflicts.Cell("mixed", 5, k) for k in (1, 2, 3)),
 )
 """the brief's cells, but for edits with three passages: 3 and 8 passages are kept out of all training"""
-POISONED = {2: (1, 2), 4: (1, 2, 3, 4), 6: (1, 2, 4, 5, 6), 7: (2, 4, 6), 9: (3, 5, 8)}
-"""further sizes to learn from -> how many of so many passages are poisoned"""
+POISONED = {2: (1,), 4: (2, 4), 6: (3,), 7: (4,), 9: (5,)}
+"""further sizes to learn from -> how many of so many passages are poisoned; few, since with attacks in more than half
+of all cells a model fends off edits in wordings that it never read (LOG.md)"""
 _UNKNOWN = (4, 6)
 """sizes with items that nobody can answer; in every size they would be a seventh of all cells (not tried)"""
 
