@@ -38,7 +38,7 @@ CARD = Card(
     summary="a model that resists poisoned passages yet accepts true updates, without any warning in the prompt",
     smoke="alignlab run dialectical --sft_steps 360 --learning_rate 8e-4 --rehearsal 0.2 --probes 4"
     " --train_per_cell 220 --test_per_cell 25 --output_dir {out}",
-    study="alignlab run dialectical --full true --sft_steps 1800 --search_per_cell 200 --sizes 2 4 6 7 9",
+    study="alignlab run dialectical --full true --sft_steps 1500 --search_per_cell 200 --sizes 2 4 6 7 9",
     claims=(
         Claim(metric="plain/asr - da/asr", relation=">=", bound=0.2),
         Claim(metric="da/j - plain/j", relation=">", bound=0.0),
@@ -92,8 +92,6 @@ class Config:
     """preference pairs from attacks and edits, or `attacks` alone"""
     rehearsal: float = 0.4
     """share of the tuning rows that ask without passages, answered as the student itself did, in [0, 1)"""
-    gaps: float = 0.5
-    """share of answers to learn whose passages have gaps in their numbers, in [0, 1]: see `pipelines.conflicts`"""
     search_per_cell: int = 20
     """items per cell spent on the search for the path, >= 1"""
     train_per_cell: int = 520
@@ -239,7 +237,6 @@ def written(
         directions=cfg.directions,
         seed=ctx.seed,
         instruction=source.instruction,
-        gaps=cfg.gaps,
     )
     teacher, judge = ctx.endpoint("teacher"), source.judge(ctx)
     items = source.train(cfg.search_per_cell, ctx.seed + 1000)
