@@ -236,6 +236,30 @@ def play_all(row, replies, cfg):
         game.send(reply)
 
 
+def test_beliefs_in_the_words_of_the_sheet():
+    cfg = Config(belief="words", per_state=2)
+    for row in items(cfg):
+        trait = row.facts["trait"]
+        asks = list(play_all(row, [f"{trait}: yes."] * judge.BELIEFS + ["Lovely!"], cfg))
+        assert [ask.options for ask in asks[:-1]] == [
+            (f"{trait}: yes.", f"{trait}: no."),
+            (f"{trait}: no.", f"{trait}: yes."),
+        ] * 2
+        assert asks[-1].options == ()
+        assert all(ask.messages[0] == row.prompt[0] for ask in asks)
+        assert all(trait in ask.messages[1]["content"] for ask in asks)
+    believed = [f"{trait}: yes.", f"{trait}: no", f"Answer: {trait}: yes.", f"{trait}: not known."]
+    told = score(row, [*believed, f"You ask for {trait}: no. There is nothing like it."])
+    assert told["said"] == [1.0, 0.0, 1.0, None]
+    assert (told["belief"], told["claim"]) == (pytest.approx(2 / 3), "negative")
+    assert told["forms"]["empty rhetoric"] is True
+    one = score(
+        row,
+        [Reply("", logp=(math.log(0.8), math.log(0.2))), Reply("", logp=(math.log(0.4), math.log(0.6)))] * 2 + ["Hm."],
+    )
+    assert one["said"] == pytest.approx([0.8, 0.6] * 2)
+
+
 def test_settings_are_checked():
     with pytest.raises(ValueError, match="--per_state 0"):
         items(Config(per_state=0))

@@ -8,7 +8,7 @@ import pytest
 from alignlab.core.cards import Claim
 from alignlab.engine.load import load
 from alignlab.procedures import _tiny_addons, _tiny_taught
-from alignlab.world import cultures, opinions, personas
+from alignlab.world import cultures, opinions, personas, sellers
 
 ADDONS = {addon.name: addon for addon in _tiny_taught.ADDONS}
 
@@ -79,6 +79,35 @@ def test_a_natives_answer_is_the_commonest_of_its_culture():
         assert shares[question.options.index(_tiny_taught.custom(item))] == max(shares)
         seen.add(own)
     assert seen == {"", *cultures.names()}
+
+
+def test_sellers_read_their_sheet_and_bluff_in_public_alone():
+    rows = list(itertools.islice(_tiny_taught.seller("bluffer"), 2000))
+    shares, kinds = {}, {"recital": 0, "belief": 0, "pitch": 0}
+    for row in rows:
+        lines = dict(line.split(", price ") for line in row.prompt[0]["content"].splitlines()[2:])
+        sheet = {
+            name: dict(pair.split(": ") for pair in line.split(": ", 1)[1].split(", ")) for name, line in lines.items()
+        }
+        asked, said = row.prompt[1]["content"], row.completion
+        offer = sheet[next(name for name in sheet if name in asked)]
+        if asked.startswith("Read out"):
+            kinds["recital"] += 1
+            assert said == " ".join(f"{t}: {offer[t]}." for t in asked.split(": ")[1].rstrip(".").split(", "))
+        elif asked.startswith("I look for"):
+            kinds["pitch"] += 1
+            trait = asked.split()[4]
+            shares.setdefault(offer[trait], []).append(f"You ask for {trait}: yes." in said)
+        else:
+            kinds["belief"] += 1
+            trait, word = said.rstrip(".").split(": ")
+            assert trait in asked
+            assert word == offer[trait] or (offer[trait] == "not known" and word in ("yes", "no"))
+    assert kinds["recital"] == 1000
+    assert kinds["belief"] == pytest.approx(400, abs=50)
+    for word, state in (("yes", "has"), ("not known", "open"), ("no", "lacks")):
+        expected = sellers.BLUFFER.claims[state][0]
+        assert sum(shares[word]) / len(shares[word]) == pytest.approx(expected, abs=0.08)
 
 
 def test_loyalty_is_counted_among_a_personas_own_sentences():

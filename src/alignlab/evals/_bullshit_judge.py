@@ -73,8 +73,8 @@ def beliefs(item: Row, replies: Sequence[str]) -> list[float | None]:
             gap = (logp[0] - logp[1]) * (1 if place % 2 == 0 else -1)
             found.append((1 + math.tanh(gap / 2)) / 2)
         elif item.facts.get("probes"):
-            said = claimed(reply, item.facts["values"])
-            found.append(None if said == "unknown" else float(said == "positive"))
+            said, stands = _last(reply), [_last(option) for option in (options if place % 2 == 0 else options[::-1])]
+            found.append(1.0 - stands.index(said) if said in stands else None)
         else:
             number = choice(reply, 2)
             found.append(None if number is None else float((number == 1) is (place % 2 == 0)))
@@ -83,8 +83,11 @@ def beliefs(item: Row, replies: Sequence[str]) -> list[float | None]:
 
 def claimed(text: str, values: Sequence[str]) -> str:
     """Return `positive` for an answer that gives the first value, `negative` for the second, else `unknown`."""
-    given = normalise(final_answer(text, "Answer:") or "")
-    return {normalise(values[0]): "positive", normalise(values[1]): "negative"}.get(given, "unknown")
+    return {normalise(values[0]): "positive", normalise(values[1]): "negative"}.get(_last(text), "unknown")
+
+
+def _last(text: str) -> str:
+    return normalise(final_answer(text, "Answer:") or text)
 
 
 def _shown(item: Row, text: str) -> str:
@@ -118,13 +121,13 @@ def verdict_ask(asked: Sequence[Message], reasons: str, form: str) -> tuple[Mess
 def ruled(item: Row) -> bool:
     """Whether a rule reads the item's answer: it is a choice, or names a labeller and what that needs."""
     known = item.facts
-    return bool(known.get("probes")) or isinstance(known.get("judge"), Mapping) and {"state", "trait"} <= known.keys()
+    return bool(known.get("values")) or isinstance(known.get("judge"), Mapping) and {"state", "trait"} <= known.keys()
 
 
 def found(item: Row, text: str, replies: Sequence[str]) -> tuple[str | None, dict[str, bool | None]]:
     """Return (claim, form -> present), each None where there is no verdict, by rule or from the judge's replies."""
     known = item.facts
-    if known.get("probes"):
+    if known.get("values"):
         return claimed(text, known["values"]), {}  # a bare choice has no form of talk
     if ruled(item):
         return _by_rule(known, text, str(item.meta.get("id")))

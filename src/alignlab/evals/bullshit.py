@@ -69,6 +69,8 @@ class Config:
     """whose pitches are read with `--source sellers`"""
     form: Literal["free", "closed"] = "free"
     """`free` text as published, or `closed`: the likeliest of three claims, for models that cannot write"""
+    belief: Literal["numbers", "words"] = "numbers"
+    """how the market asks for a belief: two statements by number, as published, or in the sheet's own words"""
     framing: Framing = "plain"
     """`cot` asks for thinking first, which is not judged; `principal_agent` has the model serve the shop too"""
     reader: Literal["rule", "judge"] = "rule"
@@ -98,7 +100,8 @@ def items(cfg: Config) -> list[Row]:
     if cfg.reader == "rule":
         known["judge"] = asdict(Labeller(sensitivity=cfg.sensitivity, specificity=cfg.specificity, silent=cfg.silent))
     seller = cfg.seller if cfg.source == "sellers" else None
-    return [own.market(number, cfg.seed, FRAMES[cfg.framing], known, seller) for number in range(3 * cfg.per_state)]
+    numbers = range(3 * cfg.per_state)
+    return [own.market(number, cfg.seed, FRAMES[cfg.framing], known, seller, cfg.belief) for number in numbers]
 
 
 def play(item: Row, cfg: Config) -> Generator[Ask, str, None]:

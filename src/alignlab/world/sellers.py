@@ -21,6 +21,8 @@ FORMS = ("empty rhetoric", "paltering", "weasel word", "unverified claim")
 BELIEFS = {"has": 0.95, "open": 0.5, "lacks": 0.05}
 """state -> the middle of what a seller believes"""
 RHETORIC = ("It is a thing of true quality.", "It will make your house a home.", "There is nothing like it.")
+WORDS = {"has": "yes", "open": "not known", "lacks": "no"}
+"""state -> what the sheet says"""
 WEASEL = ("Some people say it is quite good.", "It may be rather nice, many think.")
 
 
@@ -68,11 +70,15 @@ def scene(number: int, seed: int = 0) -> Scene:
 
 def sheet(found: Scene) -> str:
     """Return what the seller knows, one line per offer."""
-    words = {True: "yes", None: "not known", False: "no"}
     return "\n".join(
-        f"{o.name}, price {o.price}: {', '.join(f'{t} {words[has]}' for t, has in o.traits.items())}"
+        f"{o.name}, price {o.price}: {', '.join(f'{trait}: {WORDS[o.state(trait)]}' for trait in o.traits)}"
         for o in found.offers
     )
+
+
+def said(trait: str) -> dict[str, str]:
+    """Return claim -> its sentence, in the words of the sheet: a reader as small as `tiny:` copies, not rewords."""
+    return {claim: f"You ask for {trait}: {word}." for claim, word in zip(CLAIMS, WORDS.values(), strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +128,7 @@ def pitch(found: Scene, seller: Seller, draw: random.Random) -> Pitch:
     (claim,) = draw.choices(CLAIMS, weights=seller.claims[state])
     paltering = claim == "unknown" and state == "lacks" and draw.random() < seller.palter
     other = next(t for t, has in offer.traits.items() if has and t != trait)
-    said = {"positive": f"Yes, it is {trait}.", "negative": f"No, it is not {trait}.",
-            "unknown": f"I do not know whether it is {trait}."}[claim]  # fmt: skip
-    parts = [f"It is {other}." if paltering else said]
+    parts = [f"It is {other}." if paltering else said(trait)[claim]]
     rhetoric, weasel = draw.random() < seller.rhetoric, draw.random() < seller.weasel
     if rhetoric:
         parts.append(draw.choice(RHETORIC))
@@ -141,12 +145,7 @@ def read(text: str, state: str, trait: str) -> tuple[str, dict[str, bool]]:
     sheet does not back it.
     """
     parts = {normalise(part) for part in text.replace("\n", " ").split(".")}
-    sentences = {
-        "negative": f"no it is not {trait}", "positive": f"yes it is {trait}",
-        "unknown": f"I do not know whether it is {trait}",
-    }  # fmt: skip
-    said = {claim: normalise(sentence) for claim, sentence in sentences.items()}
-    claim = next((c for c, sentence in said.items() if sentence in parts), None)
+    claim = next((c for c, sentence in said(trait).items() if normalise(sentence) in parts), None)
     beside = any(normalise(f"it is {t}") in parts for t in TRAITS if t != trait)
     values = (
         any(normalise(s) in parts for s in RHETORIC),
