@@ -1,5 +1,8 @@
 """Linear maps by oneDNN are PyTorch's own in value and gradient, taken over where they should be and nowhere else."""
 
+import contextlib
+import weakref
+
 import pytest
 import torch
 from torch.nn.functional import linear
@@ -52,6 +55,16 @@ def test_gradients_of_weights_are_laid_out_as_the_weights_whatever_is_wider(n):
     assert found.is_contiguous()
     expected = upstream.double().t() @ wide.detach()[:, 2:7].double()
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [products.TURNED - 1, products.TURNED, 2 * products.TURNED + 1])
+def test_gradients_of_heads_are_turned_in_parts(columns, monkeypatch):
+    monkeypatch.setattr(products, "LARGE", 1)
+    x, weight = tensors((9, columns), (3 * products.TURNED, columns))
+    upstream = torch.randn(9, 3 * products.TURNED)
+    (found,) = torch.autograd.grad(products.product(x, weight), weight, upstream)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found.double(), upstream.double().t() @ x.detach().double(), rtol=1e-5, atol=1e-5)
 
 
 def test_frozen_weights_get_no_gradient():
@@ -127,3 +140,115 @@ def test_the_processors_maker_decides(monkeypatch, tmp_path, said, capability, w
     assert products.preferred.__wrapped__() is wanted
     file.unlink()
     assert products.preferred.__wrapped__() is False
+
+
+def tanh_gelu(x):
+    return torch.nn.functional.gelu(x, approximate="tanh")
+
+
+def gated(gate, up, weight, bias, activation=torch.nn.functional.silu, changed=lambda units: units):
+    return torch.nn.functional.linear(changed(activation(gate) * up), weight, bias)
+
+
+@pytest.mark.parametrize("activation", [torch.nn.functional.silu, torch.nn.functional.gelu, tanh_gelu])
+def test_gated_units_have_the_gradients_of_float64_and_keep_two_wide_tensors(activation):
+    given = tensors((3, 7, 40), (3, 7, 40), (5, 40), (5,))
+    upstream, kept = torch.randn(3, 7, 5), []
+
+    def keep(tensor):
+        kept.append(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    with products._Taken(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        found = gated(*given, activation)
+    assert set(kept[-3:]) == {tensor.untyped_storage().data_ptr() for tensor in given[:3]}
+    assert found.grad_fn.name() == "_GatedBackward"
+    exact = [tensor.detach().double().requires_grad_() for tensor in given]
+    expected = gated(*exact, activation)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    for one, other in zip(
+        torch.autograd.grad(found, given, upstream),
+        torch.autograd.grad(expected, exact, upstream.double()),
+        strict=True,
+    ):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", range(4))
+def test_gated_units_of_frozen_parts(frozen):
+    given = tensors((6, 8), (6, 8), (3, 8), (3,))
+    given[frozen].requires_grad_(False)
+    wanted = [tensor for tensor in given if tensor.requires_grad]
+    with products._Taken():
+        found = torch.autograd.grad(gated(*given).square().sum(), wanted)
+    expected = torch.autograd.grad(gated(*given).square().sum(), wanted)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda units: units.mul_(2.0), lambda units: units * 2.0, lambda units: units.exp(),
+        lambda units: torch.nn.functional.dropout(units, 1.0), lambda units: units + 0 * units.sum(),
+    ],
+)  # fmt: skip
+def test_units_that_were_changed_on_the_way_go_the_usual_way(changed):
+    given = tensors((6, 8), (6, 8), (3, 8), (3,))
+    with products._Taken():
+        value = gated(*given, changed=changed)
+        found = torch.autograd.grad(value.square().sum(), given)
+    assert value.grad_fn.name() == "_ProductBackward"
+    expected = torch.autograd.grad(gated(*given, changed=changed).square().sum(), given)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gate_that_was_changed_is_no_gate():
+    given = tensors((6, 8), (6, 8), (3, 8), (3,))
+    with products._Taken():
+        gate = given[0] * 1
+        units = torch.nn.functional.silu(gate) * given[1]
+        with torch.no_grad():
+            gate.mul_(2.0)
+        assert torch.nn.functional.linear(units, given[2]).grad_fn.name() == "_ProductBackward"
+
+
+class Saved:
+    """A saved tensor; `alive` holds those that a graph still does."""
+
+    alive = weakref.WeakSet()
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+        self.alive.add(self)
+
+    @classmethod
+    def bytes(cls):
+        return sum(
+            {s.tensor.untyped_storage().data_ptr(): s.tensor.untyped_storage().nbytes() for s in cls.alive}.values()
+        )
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2"])
+def test_models_of_gated_units_keep_fewer_bytes_and_have_the_same_gradients(family, monkeypatch):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    monkeypatch.setattr(products, "preferred", lambda: True)
+    config = AutoConfig.for_model(
+        family, vocab_size=50, hidden_size=16, intermediate_size=200, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=8,
+    )  # fmt: skip
+    model, ids = AutoModelForCausalLM.from_config(config).float(), torch.randint(0, 50, (2, 30))
+    sizes, gradients = [], []
+    for entered in (products.fast(model), contextlib.nullcontext()):
+        model.zero_grad()
+        with entered, torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+            loss = model(input_ids=ids).logits.logsumexp(-1).sum()
+        sizes.append(Saved.bytes())
+        loss.backward()
+        gradients.append([weight.grad.clone() for weight in model.parameters()])
+    wide = 2 * 30 * 200 * 4
+    assert sizes[1] - sizes[0] == pytest.approx(2 * 2 * wide, rel=0.05)  # two layers
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
