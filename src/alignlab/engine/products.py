@@ -5,11 +5,15 @@ by oneDNN, for products of a forward pass and both of a backward pass alike (tor
 follows the processor's maker alone, never a measurement, so that a machine always gives the same bits. Models stay as
 they are: inside `fast`, `torch.nn.functional.linear` and `torch.addmm` (GPT-2's maps) are taken over; bfloat16,
 float64, autocast and other devices go the usual way.
+
+What lies before a map is cheap beside it, and wide. Gated units, act(gate) * up, and scaled rows, x * r * weight (the
+end of a root-mean-square norm), keep their factors alone for the backward pass and are computed again there, and so
+does a map that reads them.
 """
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,6 @@ from torch.utils.flop_counter import register_flop_formula
 
 LARGE, TURNED = 1 << 21, 128
 """from so many entries on, so many columns of a weight's gradient are computed, and turned, at once"""
-Activation = Callable[[Tensor], Tensor]
 _ACTIVATIONS = (nn.functional.silu, nn.functional.gelu)
 _TIMES = (torch.mul, Tensor.mul, Tensor.__mul__)
 
@@ -52,16 +55,70 @@ def fast(module: nn.Module) -> Iterator[None]:
         yield
 
 
-class _Units:
-    """What gated units were made of, as long as nothing of it is changed in place."""
+class _Recipe:
+    """How a tensor was made elementwise of others, for as long as nothing of it is changed in place."""
 
-    def __init__(self, activation: Activation, gate: Tensor, up: Tensor, units: Tensor) -> None:
-        self.activation, self.gate, self.up = activation, gate, up
-        self.versions = (gate._version, up._version, units._version)
+    def __init__(self, function: Callable[..., Tensor], *factors: Tensor) -> None:
+        self.function, self.factors = function, factors
+        self.versions = [factor._version for factor in factors]
 
-    def changed(self, units: Tensor) -> bool:
-        """Whether they are no longer act(gate) * up."""
-        return self.versions != (self.gate._version, self.up._version, units._version)
+    def of(self, made: Tensor) -> bool:
+        """Whether the recipe still makes the tensor; one that is made anew has version 0."""
+        return made._version == 0 and self.versions == [factor._version for factor in self.factors]
+
+
+def _recipe(x: Tensor) -> _Recipe | None:
+    found: _Recipe | None = getattr(x, "made_of", None)
+    return found if found is not None and found.of(x) else None
+
+
+def _times(func: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+    """Return a * b; of act(gate) * up and of (x * r) * weight the factors alone are kept for the backward pass."""
+    recipe = None
+    if (first := _recipe(a)) is not None and first.function is not torch.mul and a.shape == b.shape:
+        recipe = _Recipe(functools.partial(_gated, first.function), *first.factors, b)
+    for row, scaled in ((a, _recipe(b)), (b, first)):
+        if scaled is not None and scaled.function is torch.mul and row.shape == scaled.factors[0].shape[-1:]:
+            recipe = _Recipe(_scaled, *scaled.factors, row)
+    if recipe is not None:
+        found: Tensor = _Again.apply(lambda: func(a.detach(), b.detach()), recipe.function, *recipe.factors)
+        found.made_of = recipe  # type: ignore[attr-defined]
+        return found
+    found = func(a, b)
+    if b.shape == (*a.shape[:-1], 1):
+        found.made_of = _Recipe(torch.mul, a, b)  # type: ignore[attr-defined]
+    return found
+
+
+def _gated(activation: Callable[[Tensor], Tensor], gate: Tensor, up: Tensor) -> Tensor:
+    return activation(gate) * up
+
+
+def _scaled(x: Tensor, r: Tensor, weight: Tensor) -> Tensor:
+    return x * r * weight
+
+
+class _Again(torch.autograd.Function):
+    """An elementwise function that keeps its arguments alone, and is computed again for the backward pass.
+
+    `now` gives its value, from what is there already.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, now: Callable[[], Tensor], function: Callable[..., Tensor], *factors: Tensor) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(*factors)
+        return now()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[2:]
+        factors = [factor.detach().requires_grad_(need) for factor, need in zip(ctx.saved_tensors, needed)]
+        with torch.enable_grad():
+            made = ctx.function(*factors)
+        found = iter(torch.autograd.grad(made, [factor for factor in factors if factor.requires_grad], gradient))
+        return (None, None, *(next(found) if need else None for need in needed))
 
 
 class _Taken(TorchFunctionMode):
@@ -75,13 +132,10 @@ class _Taken(TorchFunctionMode):
                 return product(x, weight, bias)
         elif func in _ACTIVATIONS and torch.is_grad_enabled() and _plain(*args):
             active = func(*args, **kwargs)
-            active.activation_of = (functools.partial(func, **kwargs), args[0])
+            active.made_of = _Recipe(functools.partial(func, **kwargs), args[0])
             return active
-        elif func in _TIMES and len(args) == 2 and hasattr(args[0], "activation_of"):
-            units = func(*args)
-            if isinstance(args[1], Tensor) and args[0].shape == args[1].shape and _plain(args[1]):
-                units.gated_by = _Units(*args[0].activation_of, args[1], units)
-            return units
+        elif func in _TIMES and torch.is_grad_enabled() and len(args) == 2 and not kwargs and _plain(*args):
+            return _times(func, *args)
         elif func is torch.addmm and len(args) == 3 and not kwargs:
             bias, x, weight = args
             if bias.dim() == 1 and _plain(x, weight, bias):
@@ -93,7 +147,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[
     return input, weight, bias
 
 
-def _plain(*tensors: Tensor | None) -> bool:
+def _plain(*tensors: Any) -> bool:
     return not torch.is_autocast_enabled("cpu") and all(
         type(t) in (Tensor, nn.Parameter) and t.dtype == torch.float32 and t.device.type == "cpu" and t.numel() > 0
         for t in tensors
@@ -104,71 +158,40 @@ def _plain(*tensors: Tensor | None) -> bool:
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x [..., k] times weight [n, k] transposed, plus bias [n]: as `torch.nn.functional.linear`, by oneDNN."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        units: _Units | None = getattr(x, "gated_by", None)
-        found: Tensor
-        if units is None or units.changed(x):
-            found = _Product.apply(x, weight, bias)
-        else:
-            found = _Gated.apply(units.gate, units.up, x.detach(), weight, bias, units.activation)
+        recipe = _recipe(x)
+        function, factors = (None, ()) if recipe is None else (recipe.function, recipe.factors)
+        found: Tensor = _Product.apply(x, weight, bias, function, *(factor.detach() for factor in factors))
         return found
     return _onednn()(x, weight, bias)
 
 
 class _Product(torch.autograd.Function):
-    """A linear map whose backward products go the same way."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return _onednn()(x, weight, bias)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        return _gradients(gradient, *ctx.saved_tensors, ctx.needs_input_grad)
-
-
-class _Gated(torch.autograd.Function):
-    """A linear map of act(gate) * up, whose value is given, and which are computed again for the backward pass."""
+    """A linear map whose backward products go the same way; it keeps its input, or what that can be made of again."""
 
     @staticmethod
     def forward(
-        ctx: Any, gate: Tensor, up: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation
-    ) -> Tensor:
-        ctx.save_for_backward(gate, up, weight)
-        ctx.activation = activation
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, function: Callable[..., Tensor] | None,
+        *factors: Tensor,
+    ) -> Tensor:  # fmt: skip
+        ctx.function = function
+        ctx.save_for_backward(weight, *(factors or (x,)))
         return _onednn()(x, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        gate, up, weight = ctx.saved_tensors
-        for_gate, for_up, _, for_weight, for_bias, _ = ctx.needs_input_grad
-        with torch.enable_grad():
-            leaf = gate.detach().requires_grad_()
-            active = ctx.activation(leaf)
-        needed = (for_gate or for_up, for_weight, for_bias)
-        x = active.detach() * up if for_weight else up
-        for_x, *others = _gradients(gradient, x, weight, needed)
-        found: list[Tensor | None] = [None, None]
-        if for_up:
-            found[1] = for_x * active.detach()
-        if for_gate:
-            (found[0],) = torch.autograd.grad(active, leaf, for_x * up)
-        return (*found, None, *others, None)
-
-
-def _gradients(
-    gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
-) -> tuple[Any, Tensor | None, Tensor | None]:
-    """Return the gradients of input, weight and bias that are needed."""
-    for_x, for_weight, for_bias = needed
-    flat, inputs = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
-    return (
-        _onednn()(gradient, weight.t(), None) if for_x else None,
-        _summed(flat, inputs) if for_weight else None,
-        flat.sum(0) if for_bias else None,
-    )
+        weight, *kept = ctx.saved_tensors
+        for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
+        flat, found = gradient.reshape(-1, gradient.shape[-1]), None
+        if for_weight:
+            x = kept[0] if ctx.function is None else ctx.function(*kept)
+            found = _summed(flat, x.reshape(-1, x.shape[-1]))
+        return (
+            _onednn()(gradient, weight.t(), None) if for_x else None,
+            found,
+            flat.sum(0) if for_bias else None,
+            *(None for _ in ctx.needs_input_grad[3:]),
+        )
 
 
 def _summed(a: Tensor, b: Tensor) -> Tensor:
