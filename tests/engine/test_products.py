@@ -254,7 +254,10 @@ def test_products_with_columns_of_one_are_what_they_are_for_others():
     def gradients():
         x, r, other, weight = given
         rows = x * r
-        return torch.autograd.grad(torch.nn.functional.linear(rows, weight).sum() + (rows * other).sum(), given)
+        units = torch.nn.functional.silu(rows) * other
+        further = (rows * other, units * other, units * r, (other[0] * rows) * other, units * other[0])
+        values = [torch.nn.functional.linear(one, weight).sum() for one in (rows, units, *further)]
+        return torch.autograd.grad(torch.stack(values) @ torch.arange(7.0), given)
 
     with products._Taken():
         found = gradients()

@@ -75,7 +75,7 @@ def _recipe(x: Tensor) -> _Recipe | None:
 def _times(func: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
     """Return a * b; of act(gate) * up and of (x * r) * weight the factors alone are kept for the backward pass."""
     recipe = None
-    if (first := _recipe(a)) is not None and first.function is not torch.mul and a.shape == b.shape:
+    if (first := _recipe(a)) is not None and len(first.factors) == 1 and a.shape == b.shape:
         recipe = _Recipe(functools.partial(_gated, first.function), *first.factors, b)
     for row, scaled in ((a, _recipe(b)), (b, first)):
         if scaled is not None and scaled.function is torch.mul and row.shape == scaled.factors[0].shape[-1:]:
