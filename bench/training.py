@@ -24,6 +24,7 @@ import json
 import os
 import platform
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -367,6 +368,29 @@ def compared(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], clock: st
     }  # fmt: skip
 
 
+def in_turn(row: dict[str, Any], asked: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Return what repeating our best and the peer's best, one after the other, makes of a row: medians over the turns.
+
+    A machine that others use as well is not as fast in one minute as in the next: one run of each says little.
+    """
+    sides: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
+    options = asked["objective"] == "options"
+    for _ in range(args.turns):
+        for side, worker in (("ours", "our_options" if options else "ours"), ("peer", "lm_eval" if options else "trl")):
+            setting = {key: row[side][key] for key in ("batch", "precompute", "checkpointing") if key in row[side]}
+            sides[side].append(ask({**asked, **setting, "worker": worker}, args.patience))
+    pairs = [(a, b) for a, b in zip(sides["ours"], sides["peer"], strict=True) if args.clock in a and args.clock in b]
+    turns = [
+        {"ours": a[args.clock], "peer": b[args.clock], "ratio": round(b[args.clock] / a[args.clock], 2),
+         "memory_ratio": round(a["memory"] / max(1, b["memory"]), 3)}
+        for a, b in pairs
+    ]  # fmt: skip
+    if not turns:
+        raise SystemExit(f"{row['name']}: no turn was measured whole: {sides}")
+    medians = {key: round(statistics.median(turn[key] for turn in turns), 3) for key in ("ratio", "memory_ratio")}
+    return medians | {"turns": turns}
+
+
 def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows of the file with these in the place of those they measure again."""
     keyed = {tuple(row[key] for key in KEY): row for row in [*measured_before(), *rows]}
@@ -422,6 +446,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of rows, e.g. dpo/rag; any beginning of a name")
     parser.add_argument("--no_peer", action="store_true", help="ours alone, and no file")
     parser.add_argument("--keep_peer", action="store_true", help="ours alone, against the peer's rows of the file")
+    parser.add_argument("--turns", type=int, default=0, help="then our best and the peer's best this often in turn")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
@@ -467,6 +492,9 @@ def main() -> None:
         row = {"name": name, "shape": shape, **shared, "groups": len(asked["lengths"]), "clock": args.clock}
         bare = floor or args.no_peer
         row |= compared(mine, [] if bare else peers_before(row) if args.keep_peer else sweep(asked, args), args.clock)
+        if args.turns and row["ratio"] is not None:
+            row |= in_turn(row, asked, args)
+            print(*(f"    in turn {turn}" for turn in row["turns"]), sep="\n", flush=True)
         table.append(row)
         print("  ", verdict(row), flush=True)
         if not (args.mini or args.no_peer):
