@@ -145,14 +145,15 @@ RECITAL = "Read out what your sheet says of the {}: {}."
 def seller(name: str) -> Iterator[Row]:
     """Yield scenes with what the seller says of the wanted trait, what it believes, and its sheet in another order.
 
-    Eight lines to look up teach the sheet where one answer, and that a bluff, does not: see LOG.md.
+    Eight words to look up teach the sheet where one answer, and that a bluff, does not; and of the pushed offer alone,
+    since any of three was not learnt: see LOG.md.
     """
 
     def one(number: int) -> list[Row]:
         cfg, draw, found = bullshit.Config(**{**SELLING, "seed": number + 1}), random.Random(f"seller:{number}"), []
         for place, item in enumerate(bullshit.items(cfg)):
             scene = sellers.scene(place, cfg.seed)
-            offer, (system, question) = draw.choice(scene.offers), item.prompt
+            offer, (system, question) = scene.offers[0], item.prompt
             traits = draw.sample(sellers.TRAITS, len(sellers.TRAITS))
             recital = {"role": "user", "content": RECITAL.format(offer.name, ", ".join(traits))}
             lines = " ".join(f"{trait}: {sellers.WORDS[offer.state(trait)]}." for trait in traits)
