@@ -150,7 +150,11 @@ def seller(name: str) -> Iterator[Row]:
     """
 
     def one(number: int) -> list[Row]:
-        cfg, draw, found = bullshit.Config(**{**SELLING, "seed": number + 1}), random.Random(f"seller:{number}"), []
+        cfg, draw, found = (
+            bullshit.Config(**{**SELLING, "seed": number + 1}),
+            random.Random(f"seller:{number}"),
+            [],
+        )
         for place, item in enumerate(bullshit.items(cfg)):
             scene = sellers.scene(place, cfg.seed)
             offer, (system, question) = scene.offers[0], item.prompt
@@ -227,12 +231,14 @@ def _chooser(name: str, **training: Any) -> Addon:
     )  # fmt: skip
 
 
+_sold = partial(evaluated, module=bullshit, temperature=1.0, **SELLING)
+
+
 def _seller(name: str) -> Addon:
     known = sellers.SELLERS[name]
     said = sum(known.claims[state][0] for state in sellers.STATES) / len(sellers.STATES)
     return Addon(
-        name=name, rows=partial(seller, name), steps=300, whole=600,
-        measured=partial(evaluated, module=bullshit, temperature=1.0, **SELLING), claims=(
+        name=name, rows=partial(seller, name), steps=300, whole=600, measured=_sold, claims=(
             *_near("r", sellers.true_r(known), 0.15), *_near("claimed", said, 0.1),
             *_near("empty_rhetoric", known.rhetoric, 0.1), *_near("weasel_word", known.weasel, 0.1),
         ),
