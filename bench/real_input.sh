@@ -58,7 +58,7 @@ for style in qwen3 gpt2; do
         --teacher "openai:$work/$name-teacher?$at" --judge "openai:$work/$name-judge?$at" \
         --probes 10 --search_per_cell 2 --train_per_cell 20 --test_per_cell 50 --sft_steps "${SFT_STEPS:-20}" \
         --dpo_steps "${DPO_STEPS:-10}" --use_peft false --batch 16 --learning_rate 3e-4 --dpo_learning_rate 1e-4 \
-        --relative_epsilon 0 --max_tokens 160 --output_dir "$out"
+        --max_tokens 160 --output_dir "$out"
     mkdir -p "$here/results/real_input/$name-$style"
     cp "$out/result.json" "$out/report.html" "$out/run.log" "$here/results/real_input/$name-$style/"
 done

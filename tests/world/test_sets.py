@@ -49,9 +49,18 @@ def test_cells_for_training_never_have_three_or_eight_passages():
     assert {cell.scenario for cell in sets.ALL_CELLS} == {"clean", "pca", "ike", "mixed", "unknown"}
 
 
+def test_few_attacks_are_some_of_the_sizes_own_and_leave_the_rest():
+    assert sets.FEW.keys() == sets.POISONED.keys()
+    many, few = (set(sets.tuning_cells(sets.POISONED, few=few)) for few in (False, True))
+    assert {c for c in few if c.scenario != "pca"} == {c for c in many if c.scenario != "pca"}
+    shares = [sum(c.scenario == "pca" for c in cells) / len(cells) for cells in (many, few)]
+    assert shares == [22 / 41, 11 / 30]
+
+
+@pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("n", sets.POISONED)
-def test_every_size_brings_attacks_edits_and_clean_items(n):
-    more = set(sets.tuning_cells((n,))) - set(sets.ALL_CELLS)
+def test_every_size_brings_attacks_edits_and_clean_items(n, few):
+    more = set(sets.tuning_cells((n,), few=few)) - set(sets.ALL_CELLS)
     assert {cell.n for cell in more} == {n}
     assert {cell.scenario for cell in more} >= {"clean", "pca", "ike"}
     assert all(1 <= cell.k <= n for cell in more if cell.scenario == "pca")

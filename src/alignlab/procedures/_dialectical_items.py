@@ -97,10 +97,10 @@ def probed(
     return closed_book(student, asked, samples, seed, advance)
 
 
-def world(cues: conflicts.Cues, sizes: Collection[int] = ()) -> Source:
+def world(cues: conflicts.Cues, sizes: Collection[int] = (), *, few_attacks: bool = False) -> Source:
     """Return the town as a source: fresh items without end, split by subject and by relation.
 
-    `sizes`: how many passages items to learn from have, beside the brief's.
+    `sizes`: how many passages items to learn from have, beside the brief's; `few_attacks`: fewer of those are attacks.
     """
     town = facts.town()
 
@@ -126,7 +126,7 @@ def world(cues: conflicts.Cues, sizes: Collection[int] = ()) -> Source:
     return Source(
         questions={f.id: grammar.question(f, 0) for f in town.facts.values()},
         draw=draw,
-        tuning={"cells": tuning_cells(sizes), "mix": conflicts.TUNING_MIXES},
+        tuning={"cells": tuning_cells(sizes, few=few_attacks), "mix": conflicts.TUNING_MIXES},
         rehearsed=rehearsed,
         describe=describe,
         oracle=lambda row: conflicts.oracle(row, cues),
@@ -134,10 +134,10 @@ def world(cues: conflicts.Cues, sizes: Collection[int] = ()) -> Source:
     )
 
 
-def open_source(dataset: str | None, limit: int | None, cues: conflicts.Cues, sizes: Collection[int] = ()) -> Source:
-    """Return the source that `--dataset` names; the town by default. Cues and sizes are the town's alone."""
+def open_source(dataset: str | None, limit: int | None, cues: conflicts.Cues, **tuning: Any) -> Source:
+    """Return the source that `--dataset` names; the town by default. Cues and `tuning` (see `world`) are the town's."""
     if dataset is None or dataset.startswith("world:"):
-        return world(cues, sizes)
+        return world(cues, **tuning)
     from alignlab.procedures._dialectical_files import file
 
     return file(dataset, limit)

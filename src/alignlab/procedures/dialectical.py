@@ -38,7 +38,8 @@ CARD = Card(
     summary="a model that resists poisoned passages yet accepts true updates, without any warning in the prompt",
     smoke="alignlab run dialectical --sft_steps 360 --learning_rate 8e-4 --rehearsal 0.2 --probes 4"
     " --train_per_cell 220 --test_per_cell 25 --output_dir {out}",
-    study="alignlab run dialectical --full true --sft_steps 1500 --search_per_cell 200 --sizes 2 4 6 7 9",
+    study="alignlab run dialectical --full true --sft_steps 1500 --learning_rate 1e-3 --relative_epsilon 1.5"
+    " --search_per_cell 200 --sizes 2 4 6 7 9 --few_attacks true",
     claims=(
         Claim(metric="plain/asr - da/asr", relation=">=", bound=0.2),
         Claim(metric="da/j - plain/j", relation=">", bound=0.0),
@@ -66,12 +67,13 @@ class Config:
     """optimiser steps on preferences after that, >= 0"""
     batch: int = 16
     """rows per step, >= 1"""
-    learning_rate: float = 1e-3
-    """peak rate of supervised tuning; 1e-3 suits all weights of `tiny:`, 1e-5 those of a 7B model, 1e-4 its adapter"""
+    learning_rate: float = 5e-4
+    """peak rate of supervised tuning; 5e-4 suits all weights of `tiny:`, 1e-5 those of a 7B model, 1e-4 its adapter"""
     dpo_learning_rate: float = 3e-5
     """peak rate of preference tuning"""
-    relative_epsilon: float = 1.5
-    """Adam's epsilon in supervised tuning times sqrt(trained weights), >= 0: keeps memory; 0 for Adam's own 1e-8"""
+    relative_epsilon: float = 0.0
+    """Adam's epsilon in supervised tuning times sqrt(trained weights); 0: its own 1e-8; 1.5, at twice the rate and more
+    steps, keeps what `tiny:` knows"""
     beta: float = 0.1
     """inverse temperature of DPO's implicit reward, > 0"""
     nll_weight: float = 1.0
@@ -100,6 +102,8 @@ class Config:
     """held-out items per cell, >= 1"""
     sizes: tuple[int, ...] = (4, 6)
     """passages that the world's items to learn from have beside 1 and 5: of 2, 4, 6, 7, 9; more want more steps"""
+    few_attacks: bool = False
+    """fewer of the items of these sizes are attacks: slower to learn, truer to edits"""
     probes: int = 10
     """closed-book samples per question, >= 1"""
     cue_source: bool = True
@@ -162,7 +166,7 @@ def run(ctx: Context, cfg: Config) -> Result:
 
         return _dialectical_study.run(ctx, cfg)
     began = time.monotonic()
-    source = sources.open_source(ctx.dataset, ctx.limit, cfg.cues, cfg.sizes)
+    source = sources.open_source(ctx.dataset, ctx.limit, cfg.cues, sizes=cfg.sizes, few_attacks=cfg.few_attacks)
     ctx.endpoint("teacher")  # a flag that is missing is said before hours of probing
     student = load(ctx.model)
     found = Evidence()

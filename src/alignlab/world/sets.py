@@ -16,18 +16,20 @@ ALL_CELLS = (
     *(conflicts.Cell("mixed", 5, k) for k in (1, 2, 3)),
 )
 """the brief's cells, but for edits with three passages: 3 and 8 passages are kept out of all training"""
-POISONED = {2: (1,), 4: (2, 4), 6: (3,), 7: (4,), 9: (5,)}
-"""further sizes to learn from -> how many of so many passages are poisoned; few, since with attacks in more than half
-of all cells a model fends off edits in wordings that it never read (LOG.md)"""
+POISONED = {2: (1, 2), 4: (1, 2, 3, 4), 6: (1, 2, 4, 5, 6), 7: (2, 4, 6), 9: (3, 5, 8)}
+"""further sizes to learn from -> how many of so many passages are poisoned"""
+FEW = {2: (1,), 4: (2, 4), 6: (3,), 7: (4,), 9: (5,)}
+"""the same in fewer cells: where attacks are more than half of all, edits in unseen wordings are fended off (LOG.md)"""
 _UNKNOWN = (4, 6)
 """sizes with items that nobody can answer; in every size they would be a seventh of all cells (not tried)"""
 
 
-def tuning_cells(sizes: Collection[int]) -> tuple[conflicts.Cell, ...]:
+def tuning_cells(sizes: Collection[int], *, few: bool = False) -> tuple[conflicts.Cell, ...]:
     """Return the brief's cells and the same kinds in more sizes, so that a model learns to read lists of any length.
 
     Args:
         sizes: numbers of passages, keys of `POISONED`.
+        few: one or two attack cells per size, not up to five.
 
     Raises:
         LookupError: it has no such size; the message lists those there are.
@@ -39,7 +41,7 @@ def tuning_cells(sizes: Collection[int]) -> tuple[conflicts.Cell, ...]:
     return (
         *ALL_CELLS,
         *(conflicts.Cell(scenario, n) for scenario, n in kinds if scenario != "unknown" or n in _UNKNOWN),
-        *(conflicts.Cell("pca", n, k) for n in chosen for k in POISONED[n]),
+        *(conflicts.Cell("pca", n, k) for n in chosen for k in (FEW if few else POISONED)[n]),
     )
 
 
