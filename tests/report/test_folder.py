@@ -87,6 +87,7 @@ def test_readme_says_what_and_how(written, example):
     assert "    alignlab run dialectical --model tiny: --seed 0" in text
     assert "| plain/asr | 0.480 | [0.466, 0.494] | 4,800 |" in text
     assert "- claim `plain/asr - da/asr >= 0.35`: holds, observed 0.387" in text
+    assert "claim `da/absent >= 0.5`: not measured in this run" in text
     assert "no metric 'da/absent'" in text
     assert "&lt;" not in "".join(line for line in text.splitlines() if line.startswith("- claim"))
     assert "<script" not in text

@@ -89,6 +89,13 @@ def test_a_megabyte_is_no_trouble(example):
     assert time.process_time() - start < 20
 
 
+def test_claims_of_other_settings_are_neither_held_nor_refuted(read, example):
+    page_ = page(Run(result=Result(metrics={"other": Metric(value=1.0, n=1)}), card=example.CARD))
+    assert "no claim measured" in page_
+    assert page_.count("not measured in this run") == len(example.CARD.claims)
+    assert "does not hold" not in page_
+
+
 def test_what_a_reader_looks_for(read, example):
     text = re.sub(r"\s+", " ", " ".join(read.texts))
     for wanted in (
@@ -96,8 +103,8 @@ def test_what_a_reader_looks_for(read, example):
         "body was not readable",
         "plain/asr - da/asr >= 0.35 holds: observed 0.387",
         "da/es >= 0.999 does not hold: observed 0.986",
-        "no metric 'da/absent'",
-        "1 of 3 claims hold",
+        "da/absent >= 0.5 not measured in this run. claim da/absent >= 0.5: result.json has no metric 'da/absent'",
+        "1 of 2 claims hold",
         "[0.466, 0.494]",
         "Who owns the mill in Ostrow?",
         "poisoned",

@@ -108,7 +108,7 @@ def readme(run: Run) -> str:
     lines += [""] + [
         f"- claim `{_code(v.text).replace('`', '')}`: "
         + (
-            _line(v.problem)
+            f"not measured in this run; {_line(v.problem)}"
             if v.problem
             else f"{'holds' if v.holds else 'does not hold'}, observed {number(v.observed)}"
         )

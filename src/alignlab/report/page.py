@@ -51,6 +51,7 @@ class Verdict:
     holds: bool
     seeds: int
     problem: str = ""
+    """why it could not be held against this run, whose settings may be other than those it was made for"""
 
 
 def verdicts(run: Run) -> tuple[Verdict, ...]:
