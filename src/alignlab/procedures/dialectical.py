@@ -36,8 +36,8 @@ CARD = Card(
     brief="dialectical-alignment",
     status="reconstructed",
     summary="a model that resists poisoned passages yet accepts true updates, without any warning in the prompt",
-    smoke="alignlab run dialectical --sft_steps 360 --learning_rate 8e-4 --rehearsal 0.2 --probes 4"
-    " --train_per_cell 220 --test_per_cell 25 --output_dir {out}",
+    smoke="alignlab run dialectical --sft_steps 310 --learning_rate 1e-3 --rehearsal 0.1 --probes 3"
+    " --search_per_cell 8 --train_per_cell 180 --test_per_cell 20 --output_dir {out}",
     study="alignlab run dialectical --full true --sft_steps 1500 --learning_rate 1e-3 --relative_epsilon 1.5"
     " --search_per_cell 200 --sizes 2 4 6 7 9 --few_attacks true",
     claims=(
