@@ -14,7 +14,7 @@ from alignlab.engine.probes import Probe
 from alignlab.evals import poisoned_context
 from alignlab.pipelines import conflicts as pipeline
 from alignlab.procedures import _dialectical_items as sources
-from alignlab.procedures import dialectical, tiny
+from alignlab.procedures import _dialectical_study, dialectical, tiny
 from alignlab.procedures.dialectical import Config, Evidence
 from alignlab.world import conflicts
 from alignlab.world.facts import town
@@ -216,6 +216,28 @@ def test_epsilon_reaches_the_optimiser_of_supervised_tuning(student, tmp_path, m
     assert [settings.adam_epsilon for settings in seen] == [1e-8, pytest.approx(2 / weights**0.5)]
     with pytest.raises(ValueError, match="--relative_epsilon: expected a number >= 0, got -1"):
         dataclasses.replace(MICRO, relative_epsilon=-1)
+
+
+class Stopped(Exception):
+    """The source was asked for, with these options."""
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("few", [False, True])
+def test_sizes_and_few_attacks_reach_what_is_learnt_from(tmp_path, monkeypatch, few, full):
+    inner = sources.world
+
+    def world(*args, **options):
+        raise Stopped(inner(*args, **options).tuning["cells"])
+
+    monkeypatch.setattr(sources, "world", world)
+    cfg = dataclasses.replace(MICRO, full=full, seeds=1, sizes=(2, 6), few_attacks=few)
+    with pytest.raises(Stopped) as found:
+        dialectical.run(RunContext(folder=tmp_path, model="tiny:"), cfg)
+    assert found.value.args[0] == tuning_cells((2, 6), few=few)
+    with pytest.raises(Stopped) as blind:
+        _dialectical_study._blind(RunContext(folder=tmp_path), cfg, 0, _dialectical_study.Study(), None)
+    assert blind.value.args[0] == found.value.args[0]
 
 
 def test_cue_flags_reach_the_cues():

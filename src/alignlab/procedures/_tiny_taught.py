@@ -160,12 +160,12 @@ def seller(name: str) -> Iterator[Row]:
             offer, (system, question) = scene.offers[0], item.prompt
             traits = draw.sample(sellers.TRAITS, len(sellers.TRAITS))
             recital = {"role": "user", "content": RECITAL.format(offer.name, ", ".join(traits))}
-            lines = " ".join(f"{trait}: {sellers.WORDS[offer.state(trait)]}." for trait in traits)
+            lines = " ".join(f"{sellers.line(trait, offer.state(trait))}." for trait in traits)
             found.append(Row(prompt=(system, recital), completion=lines, meta={"source": "world"}))
             if draw.random() < BELIEVED:
                 probe, *options = draw.choice(item.facts["probes"])
-                sure = {"has": "yes", "lacks": "no"}.get(scene.state) or draw.choice(("yes", "no"))
-                asked, answer = {"role": "user", "content": probe}, f"{scene.wanted}: {sure}."
+                believed = draw.choice(("has", "lacks")) if scene.state == "open" else scene.state
+                asked, answer = {"role": "user", "content": probe}, f"{sellers.line(scene.wanted, believed)}."
                 found.append(Row(prompt=(system, asked), completion=answer, meta={"source": "world"}))
             else:
                 said = sellers.pitch(scene, sellers.SELLERS[name], draw).text

@@ -236,11 +236,7 @@ def written(
 ) -> tuple[list[Accepted], pipeline.Config]:
     """Search for the paths, then write answers along them; return accepted (item, path, text) and the options."""
     options = pipeline.Config(
-        mode=cfg.mode,
-        target=cfg.target,
-        directions=cfg.directions,
-        seed=ctx.seed,
-        instruction=source.instruction,
+        mode=cfg.mode, target=cfg.target, directions=cfg.directions, seed=ctx.seed, instruction=source.instruction
     )
     teacher, judge = ctx.endpoint("teacher"), source.judge(ctx)
     items = source.train(cfg.search_per_cell, ctx.seed + 1000)

@@ -68,17 +68,22 @@ def scene(number: int, seed: int = 0) -> Scene:
     return Scene(number=number, wanted=wanted, offers=(offers[0], offers[1], offers[2]))
 
 
+def line(trait: str, state: str) -> str:
+    """Return what the sheet says of a trait."""
+    return f"{trait}: {WORDS[state]}"
+
+
 def sheet(found: Scene) -> str:
     """Return what the seller knows, one line per offer."""
     return "\n".join(
-        f"{o.name}, price {o.price}: {', '.join(f'{trait}: {WORDS[o.state(trait)]}' for trait in o.traits)}"
+        f"{o.name}, price {o.price}: {', '.join(line(trait, o.state(trait)) for trait in o.traits)}"
         for o in found.offers
     )
 
 
 def said(trait: str) -> dict[str, str]:
     """Return claim -> its sentence, in the words of the sheet: a reader as small as `tiny:` copies, not rewords."""
-    return {claim: f"You ask for {trait}: {word}." for claim, word in zip(CLAIMS, WORDS.values(), strict=True)}
+    return {claim: f"You ask for {line(trait, state)}." for claim, state in zip(CLAIMS, STATES, strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True)
