@@ -339,6 +339,27 @@ def test_sft_rows_hold_no_instructions(accepted):
     assert pipeline.sft_row(item, strategy, text, Config(target="answer")).completion == f"Answer: {item.facts['gold']}"
 
 
+def test_gaps_in_the_numbers_are_those_of_prompt_and_answer_alike(accepted):
+    counts = {True: 0, False: 0}
+    for item, strategy, text in accepted:
+        plain, row = (pipeline.sft_row(item, strategy, text, Config(gaps=share)) for share in (0.0, 0.5))
+        counts[row == plain] += 1
+        shown = re.findall(r"(?m)^(\d+) \(", evidence.text_of(row.prompt))
+        assert len(shown) == len(item.facts["contexts"])
+        assert sorted(set(map(int, shown))) == list(map(int, shown))
+        found, usual = trace.parse(row.completion), trace.parse(text)
+        if usual.claims:
+            assert [str(index) for index, _, _ in found.claims] == shown
+        assert [rest for _, *rest in found.claims] == [rest for _, *rest in usual.claims]
+        assert found.groups == tuple((a, tuple(int(shown[i - 1]) for i in places)) for a, places in usual.groups)
+        assert (found.order, found.answer, found.memory) == (usual.order, usual.answer, usual.memory)
+    assert min(counts.values()) > len(accepted) / 10
+    pair = next(pipeline.preference_rows(accepted, Config(gaps=1.0)))
+    assert re.findall(r"(?m)^(\d+) \(", evidence.text_of(pair.prompt))[0] == "1"
+    with pytest.raises(ValueError, match=r"--gaps: expected a share in \[0, 1\], got 1.5"):
+        Config(gaps=1.5)
+
+
 # Preferences.
 
 

@@ -240,6 +240,21 @@ def test_sizes_and_few_attacks_reach_what_is_learnt_from(tmp_path, monkeypatch, 
     assert blind.value.args[0] == found.value.args[0]
 
 
+def test_gaps_reach_the_answers_to_learn(tmp_path, monkeypatch):
+    def attempts(items, teacher, judge, options, advance):
+        raise Stopped(options.gaps)
+
+    monkeypatch.setattr(pipeline, "attempts", attempts)
+    source = sources.world(conflicts.Cues())
+    source.probes = remembered()
+    cfg = dataclasses.replace(MICRO, gaps=0.25)
+    with pytest.raises(Stopped) as found:
+        dialectical.written(RunContext(folder=tmp_path, model="tiny:"), cfg, source, Evidence())
+    assert found.value.args[0] == 0.25
+    with pytest.raises(ValueError, match=r"--gaps: expected a share in \[0, 1\], got -1"):
+        dataclasses.replace(MICRO, gaps=-1)
+
+
 def test_cue_flags_reach_the_cues():
     assert Config().cues == conflicts.Cues()
     assert Config(cue_source=False, cue_type=False).cues == conflicts.Cues(source=False, type=False)

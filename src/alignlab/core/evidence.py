@@ -17,9 +17,15 @@ def block(index: int, context: Mapping[str, Any]) -> str:
     return f"{index} ({head}): {text}" if head else f"{index}: {text}"
 
 
-def retrieval(question: str, contexts: Sequence[Mapping[str, Any]], instruction: str = "") -> str:
-    """Return evidence, question and, for models that were not taught to, how to give the final answer."""
-    lines = [block(i, context) for i, context in enumerate(contexts, 1)]
+def retrieval(
+    question: str, contexts: Sequence[Mapping[str, Any]], instruction: str = "", numbers: Sequence[int] = ()
+) -> str:
+    """Return evidence, question and, for models that were not taught to, how to give the final answer.
+
+    `numbers` are those of the passages, if not 1, 2, 3 and so on.
+    """
+    numbered = zip(numbers or range(1, len(contexts) + 1), contexts, strict=True)
+    lines = [block(number, context) for number, context in numbered]
     return "\n".join([*lines, f"{QUESTION} {question}", *([instruction] if instruction else [])])
 
 

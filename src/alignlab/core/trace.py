@@ -158,6 +158,25 @@ def parse(text: str) -> Trace:
     )
 
 
+def renumbered(text: str, numbers: Sequence[int]) -> str:
+    """Return an answer that calls the passages by other numbers, in its claims and groups: `numbers[0]` for 1.
+
+    Raises IndexError where it speaks of a passage beyond them.
+    """
+    lines, block = [], ""
+    for line in map(str.strip, text.splitlines()):
+        if line in ("Claims:", "Groups:"):
+            block = line
+        elif block == "Claims:" and (match := _CLAIM.match(line)):
+            line = f"{numbers[int(match[1]) - 1]}{line[match.end(1) :]}"
+        elif block == "Groups:" and (match := _GROUP.match(line)):
+            line = f"{match[1]} = {' '.join(str(numbers[int(i) - 1]) for i in match[2].split())}"
+        elif ":" in line:
+            block = ""
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def chosen(answer: str | None, options: Sequence[str]) -> str | None:
     """Return the option that a final answer chooses, by letter or text; without options, the answer as it is."""
     if answer is None or not options:

@@ -4,6 +4,7 @@ The wordings are our reconstruction of Dialectical Alignment (arXiv 2404.00486),
 """
 
 import re
+from collections.abc import Sequence
 
 from alignlab.core import evidence, trace
 from alignlab.core.types import Prompt, Row
@@ -31,9 +32,9 @@ GRAMMAR = (
 )
 
 
-def student_prompt(item: Row, instruction: str = "") -> Prompt:
-    """Return the plain retrieval prompt: no path, no warning."""
-    return evidence.ask(evidence.retrieval(item.facts["question"], item.facts["contexts"], instruction))
+def student_prompt(item: Row, instruction: str = "", numbers: Sequence[int] = ()) -> Prompt:
+    """Return the plain retrieval prompt: no path, no warning. `numbers` are the passages' own, if not 1, 2, 3."""
+    return evidence.ask(evidence.retrieval(item.facts["question"], item.facts["contexts"], instruction, numbers))
 
 
 def teacher_prompt(item: Row, strategy: str) -> Prompt:

@@ -72,10 +72,15 @@ class Config:
     """show the reference to the judge; without it the judge decides by itself"""
     instruction: str = ""
     """how to give the final answer, for students that were not taught the marker"""
+    gaps: float = 0.0
+    """share of answers to imitate whose passages have gaps in their numbers, as what a filter leaves has, so that a
+    model reads off the prompt how many there are; in [0, 1]"""
     seed: int = 0
-    """order of items and choice among paths"""
+    """order of items, choice among paths, gaps"""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.gaps <= 1:
+            raise ValueError(f"--gaps: expected a share in [0, 1], got {self.gaps}")
         if (self.output, self.target) == ("preferences", "answer"):
             raise ValueError(WHOLE)
         if unknown := [name for name in self.strategies if name not in trace.STRATEGIES]:
@@ -229,13 +234,21 @@ def taught(
 
 def sft_row(item: Row, strategy: str, text: str, cfg: Config) -> Row:
     """Return the training row: plain prompt, and the whole trace or its answer line."""
-    answer = f"{trace.MARKER} {trace.parse(text).answer}"
+    answer, numbers = f"{trace.MARKER} {trace.parse(text).answer}", _numbers(item, cfg)
     return Row(
-        prompt=student_prompt(item, cfg.instruction),
-        completion=text if cfg.target == "trace" else answer,
+        prompt=student_prompt(item, cfg.instruction, numbers),
+        completion=(trace.renumbered(text, numbers) if numbers else text) if cfg.target == "trace" else answer,
         facts={key: item.facts.get(key) for key in ("scenario", "cell", "ratio", "gold", "target", "memory")},
         meta={**item.meta, "strategy": strategy},
     )
+
+
+def _numbers(item: Row, cfg: Config) -> list[int]:
+    """Return numbers with gaps for an item's passages, below 10 or twice as many as there are; none: 1, 2, 3."""
+    count, draw = len(item.facts["contexts"]), random.Random(f"gaps:{cfg.seed}:{item.meta.get('id')}")
+    if draw.random() >= cfg.gaps:
+        return []
+    return sorted(draw.sample(range(1, 10 if count < 10 else 2 * count), count))
 
 
 def failure(item: Row, strategy: str, text: str, draw: random.Random) -> str | None:
@@ -275,7 +288,9 @@ def preference_rows(
         candidates = [mine if draw.random() < 0.5 else None, failure(item, strategy, text, draw)]
         long = len(text.split())
         for rejected in [c for c in candidates if c not in (None, text) and abs(len(c.split()) / long - 1) <= 0.3][:1]:
-            yield replace(sft_row(item, strategy, text, cfg), completion=None, chosen=text, rejected=rejected)
+            yield replace(
+                sft_row(item, strategy, text, replace(cfg, gaps=0.0)), completion=None, chosen=text, rejected=rejected
+            )
 
 
 def make(rows: Iterable[Row], endpoints: Mapping[str, Endpoint], cfg: Config) -> Iterator[Row]:

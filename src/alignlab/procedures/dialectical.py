@@ -94,6 +94,9 @@ class Config:
     """preference pairs from attacks and edits, or `attacks` alone"""
     rehearsal: float = 0.4
     """share of the tuning rows that ask without passages, answered as the student itself did, in [0, 1)"""
+    gaps: float = 0.0
+    """share of answers to learn whose passages have gaps in their numbers, in [0, 1]: without, `tiny:` lists as many
+    passages as it met in training, not as many as there are"""
     search_per_cell: int = 20
     """items per cell spent on the search for the path, >= 1"""
     train_per_cell: int = 520
@@ -120,6 +123,8 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.rehearsal < 1:
             raise ValueError(f"--rehearsal: expected a share in [0, 1), got {self.rehearsal}")
+        if not 0 <= self.gaps <= 1:
+            raise ValueError(f"--gaps: expected a share in [0, 1], got {self.gaps}")
         if self.relative_epsilon < 0:
             raise ValueError(f"--relative_epsilon: expected a number >= 0, got {self.relative_epsilon}")
         if self.dpo_steps and self.target == "answer":
@@ -236,8 +241,9 @@ def written(
 ) -> tuple[list[Accepted], pipeline.Config]:
     """Search for the paths, then write answers along them; return accepted (item, path, text) and the options."""
     options = pipeline.Config(
-        mode=cfg.mode, target=cfg.target, directions=cfg.directions, seed=ctx.seed, instruction=source.instruction
-    )
+        mode=cfg.mode, target=cfg.target, directions=cfg.directions, gaps=cfg.gaps,
+        seed=ctx.seed, instruction=source.instruction,
+    )  # fmt: skip
     teacher, judge = ctx.endpoint("teacher"), source.judge(ctx)
     items = source.train(cfg.search_per_cell, ctx.seed + 1000)
     with ctx.stage("search for reasoning paths", len(items), len(items)) as stage:
