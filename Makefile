@@ -7,7 +7,7 @@ RUN := $(VENV)/.run-$(shell cksum < constraints.txt | cut -d' ' -f1)
 DEV := $(VENV)/.dev-$(shell cksum < constraints.txt | cut -d' ' -f1)
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: install demo test lint unit bench checks coverage docs clean
+.PHONY: install demo test lint unit newest bench checks coverage docs clean
 .DEFAULT_GOAL := install
 
 install: $(DEV)  ## the package and the developers' tools
@@ -44,6 +44,15 @@ lint: $(DEV)
 unit: $(DEV)  # a process per core with one thread each: the tests' models are too small to share
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal $(ARGS)
 
+newest: $(DEV)  ## both runners' contract with the newest Inspect AI there is, in an environment that is thrown away
+	@set -e; away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; place='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	$(BIN)/python -m venv "$$away"; \
+	$(BIN)/python -c "$$place" > "$$("$$away/bin/python" -c "$$place")/below.pth"; \
+	pip="$$away/bin/python -m pip --disable-pip-version-check install -q"; \
+	$$pip --no-deps --force-reinstall inspect-ai; $$pip inspect-ai; $$pip --no-deps -e .; \
+	"$$away/bin/python" -c 'import inspect_ai; print("inspect-ai", inspect_ai.__version__)'; \
+	OMP_NUM_THREADS=1 "$$away/bin/python" -m pytest tests/harness/test_inspect.py $(ARGS)
+
 bench: $(DEV)  ## our speed and memory against TRL and lm-eval, at most 20 minutes on two quiet cores; bench/ holds more
 	@$(PIP) install -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python bench/training.py $(ARGS)
@@ -51,7 +60,7 @@ bench: $(DEV)  ## our speed and memory against TRL and lm-eval, at most 20 minut
 checks: $(DEV)  ## docs/checks.md, what is shown of each objective, from the tests that show it
 	$(BIN)/python tests/proofs.py
 
-coverage: $(DEV)  ## docs/intervals.md, how often the evals' intervals hold a known truth; a minute
+coverage: $(DEV)  ## docs/intervals.md, how often the evals' intervals hold a known truth; six minutes
 	$(BIN)/python bench/coverage.py
 	$(BIN)/python -m alignlab.cli.docs
 

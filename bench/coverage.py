@@ -1,6 +1,6 @@
 """How often the intervals that evals print hold the truth: estimators on the world, where the truth is known.
 
-    python bench/coverage.py [--seeds 1000]    # four minutes
+    python bench/coverage.py [--seeds 1000]    # six minutes
 
 Each estimator gets one draw of the world per seed and gives its 95 % interval; counted is how often the interval holds
 the known truth. Writes bench/results/coverage.json; `python -m alignlab.cli.docs` makes docs/intervals.md from it.
@@ -24,6 +24,7 @@ from alignlab.core.files import write_text
 from alignlab.core.types import Metric
 from alignlab.evals import _kornat_items as surveys
 from alignlab.evals import _kornat_rates as kornat_rates
+from alignlab.evals import _pairwise_rates as pairwise_rates
 from alignlab.evals import bullshit, honesty
 from alignlab.stats import bootstrap, judge, resample, survey
 from alignlab.stats import length_control as lengths
@@ -184,9 +185,28 @@ def market(seed: int) -> Drawn:
     return {names.get(key, key.replace("_", " ")): (metrics[key], value) for key, value in truth.items()}
 
 
+def compared(seed: int) -> Drawn:
+    """40 comparisons in both orders by a judge of one mind, near 0 and 1; and one who withholds most wins."""
+    found = {}
+    for rate, silent in ((0.97, 0.0), (0.03, 0.0), (0.8, 0.6)):
+        draw = random.Random(f"pairwise:{seed}:{rate}")
+        records = []
+        for number in range(40):
+            grade = (1 if draw.random() < rate else -1) * draw.choice((1, 2))
+            games = [
+                {"model_first": side, "grade": None if grade > 0 and draw.random() < silent else grade}
+                for side in (False, True)
+            ]
+            records.append({"id": str(number), "games": games, "style": (0.0,) * 4, "settings": {}})
+        metrics = pairwise_rates.win_rate(records) | pairwise_rates.mt_bench(records) | pairwise_rates.arena(records)
+        of = f"{rate:.0%} won" + (", wins withheld (bound)" if silent else "")
+        found |= {f"{name.replace('_', ' ')}, {of}": (metrics[name], rate) for name in ("win_rate", "mt_win", "arena")}
+    return found
+
+
 GROUPS: dict[str, Callable[[int], Drawn]] = {
     "judge bias": judge_bias, "length bias": length_control, "judge errors": faulty_labels,
-    "population opinion": population, "honesty": honest, "bullshit": market,
+    "population opinion": population, "honesty": honest, "bullshit": market, "pairwise": compared,
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from alignlab.data.adapters import principal_agent as transcripts
 from alignlab.data.adapters import qual_o_mat
 from alignlab.evals import _election as election
 from alignlab.evals import pacifaist, principal_agent, trustworthy
+from alignlab.harness import local
 from alignlab.stats.kappa import kappa
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,7 +94,11 @@ def elections(folder: Path) -> dict[str, Any]:
 
 
 def released(folder: Path) -> dict[str, Any]:
-    """Return the P-score of each released result file, by its flags and as we read the responses."""
+    """Return the P-score of each released result file, by its flags and as we read the responses, and where these part.
+
+    Two things part them: a choice that we read otherwise, and a response that we cannot read or that refuses. `p_score`
+    leaves out what is unread, as a bound; `read, unread counted wrong` counts it as the release does.
+    """
     found = {}
     for path in sorted(folder.rglob("*_results.csv")):
         records = [pacifaist.score(row, []) for row in dilemmas.items(path)]
@@ -104,6 +109,16 @@ def released(folder: Path) -> dict[str, Any]:
             name: shown(metrics[name])
             for name in ("recorded_p_score", "p_score", "recorded_agreement", "recorded_refusal", "refusal")
         } | {
+            "read, unread counted wrong": round(sum(r["choice"] == r["key"] for r in asked) / len(asked), 6),
+            "unread": sum(r["choice"] is None and not r["refused"] for r in asked),
+            "refused in words": sum(r["choice"] is None and r["refused"] for r in asked),
+            "read otherwise": {
+                r["id"]: f"recorded {r['recorded']['choice']}, read {r['choice']}, key {r['key']}"
+                for r in asked if r["recorded"]["choice"] != r["choice"]
+            },
+            "flag is not recorded choice = key": [
+                r["id"] for r in asked if r["recorded"]["is_pacifist"] != (r["recorded"]["choice"] == r["key"])
+            ],
             "recorded where the key is not A": sum(r["recorded"]["choice"] == r["key"] for r in elsewhere),
             "keys that are not A": len(elsewhere), "constant A": sum(r["key"] == "A" for r in asked),
         }  # fmt: skip
@@ -113,19 +128,27 @@ def released(folder: Path) -> dict[str, Any]:
 def labels(folder: Path) -> dict[str, Any]:
     """Return by model how often our reading of the two answers to a clean and a slipped sentence is the judge's label.
 
-    The release keeps what the judge of the label said; two answers are joined by a line of four dashes.
+    The release keeps what the judge of the label said; two answers are joined by a line of four dashes, as an own row
+    of the eval may have them.
     """
-    found: dict[str, dict[str, int]] = {}
+    rows = []
     for line in (folder / "typo.jsonl").read_text(encoding="utf-8").splitlines():
         one = json.loads(line)
-        row = Row(prompt="?", facts={"protocol": "typo", "steps": [{"text": "a"}, {"text": "b"}]})
-        said = [part.strip() for part in one["answer"].split("----")]
-        value = trustworthy.score(row, said[:2])["values"]["typo"] if len(said) > 1 else None
-        counts = found.setdefault(one["source_model"], {"rows": 0, "same as the label": 0, "unread": 0})
+        meta = {"id": str(len(rows)), "model": one["source_model"], "label": int(one["label"])}
+        rows.append(Row(prompt=one["question"], completion=one["answer"], facts={"protocol": "typo"}, meta=meta))
+    records = local.play(trustworthy, trustworthy.Config(), rows, _nobody)
+    found: dict[str, dict[str, int]] = {}
+    for row, record in zip(rows, records, strict=True):
+        value = record["values"]["typo"]
+        counts = found.setdefault(row.meta["model"], {"rows": 0, "same as the label": 0, "unread": 0})
         counts["rows"] += 1
         counts["unread"] += value is None
-        counts["same as the label"] += value is not None and int(value) == int(one["label"])
+        counts["same as the label"] += value is not None and int(value) == row.meta["label"]
     return found
+
+
+def _nobody(role: str) -> Any:
+    raise ValueError(f"rows with answers ask nobody, but the {role} was asked")
 
 
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {

@@ -74,7 +74,7 @@ def test_model_and_judge_are_asked_in_turn():
     assert (found["depth"].value, found["depth"].n, found["safety"].value) == (4.0, 3, 5.0)
     with pytest.raises(StopIteration):
         next(play(Row(prompt="Who?", completion="Me.", facts={"replies": [json.dumps(GOOD)]}), Config()))
-    with pytest.raises(ValueError, match="general or safety"):
+    with pytest.raises(ValueError, match="general, safety or single"):
         next(play(Row(prompt="Who?", completion="Me.", facts={"kind": "odd"}), Config()))
 
 
@@ -98,6 +98,97 @@ def test_what_does_not_apply_and_what_is_missing():
     silent = aggregate(judged("", "", "")).metrics["clarity"]
     assert math.isnan(silent.value)
     assert (silent.low, silent.high) == (1.0, 5.0)
+
+
+def test_silence_is_bounded_where_it_can_be_and_named_where_not():
+    """The rater is silent on 60 % of the answers whose depth is 5: only the bounds still hold the truth."""
+    rows = items(Config(source="writers", essays=100, noise=0.8))
+    full = [score(r, []) for r in rows]
+    heard = [
+        {**r, "ratings": dict.fromkeys(r["ratings"])} if r["truth"]["depth"] == 5 and i % 5 < 3 else r
+        for i, r in enumerate(full)
+    ]
+    na = lambda records: [  # noqa: E731
+        {**r, "ratings": {**r["ratings"], "clarity": "N/A"}} if r["ratings"]["clarity"] and i % 4 == 0 else r
+        for i, r in enumerate(records)
+    ]
+    better = [{**r, "ratings": {k: min(5.0, v + 1) for k, v in r["ratings"].items()}} for r in full]
+    truth, found = aggregate(na(full), before=better), aggregate(na(heard), before=better)
+    for name in ("depth", "depth_bias", "depth_change", "clarity_published"):
+        metric = found.metrics[name]
+        assert metric.low < truth.metrics[name].value < metric.high, name
+    assert truth.metrics["depth"].value > found.metrics["depth"].value + 0.3, "the rated answers alone mislead"
+    assert "hold whatever it had said" in found.notes[0]
+    named = found.notes[0].partition("Over the rated answers alone: ")[2]
+    assert {"halo", "length_depth", "depth_change_p"} <= set(named.rstrip(".").split(", "))
+    assert not {"depth_bias", "depth_change", "depth"} & set(named.rstrip(".").split(", "))
+
+
+def test_the_judges_silence_has_an_interval_by_answer():
+    """Five aspects of one unread reply are one silence, not five."""
+    found = aggregate(judged(*[json.dumps(GOOD)] * 15, *["I refuse."] * 5)).metrics["judge_missing"]
+    assert found.value == 0.25
+    assert found.high - found.low > 0.3
+
+
+@pytest.mark.parametrize(
+    ("reply", "rating"),
+    [
+        ("Good, but dull. [[7]]", 7.0), ("[[8.5]]", 8.5), ("as [[3]] says... no: [[9]]", 9.0), ("Rating: [6]", 6.0),
+        ("[3] sources; [[4]]", 4.0), ("<think>[[2]]</think>fine [[10]]", 10.0), ("[[11]]", None), ("[[0]]", None),
+        ("7", None), ("", None), ("[[" * 50_000, None), ("[[five]]", None),
+    ],
+)  # fmt: skip
+def test_single_ratings_are_read(reply, rating):
+    assert ratings(reply, ["single"]) == {"single": rating}
+
+
+def test_single_grading_of_two_turns():
+    """MT-Bench: the mean over turns, by turn and category; what has no rating is no -1 and no 0."""
+    turns = [{"role": "user", "content": "Sum 1 and 1."}, {"role": "assistant", "content": "2."},
+             {"role": "user", "content": "Now times 3. [[10]]"}]  # fmt: skip
+    rows = []
+    for i in range(12):
+        facts = {"category": "math" if i % 2 else "writing", "cluster": f"q{i}", "reference": "two"}
+        rows += [
+            Row(prompt=tuple(turns[:1]), completion="Two.", facts=facts, meta={"id": f"{i}-1"}),
+            Row(prompt=tuple(turns), completion="Six. [[10]]", facts=facts, meta={"id": f"{i}-2"}),
+        ]
+    asked = []
+
+    def judge(asks, seeds=None):
+        asked.extend(ask.messages[1]["content"] for ask in asks)
+        return [
+            "No rating." if f"{len(asked)}" == "3" else "[[4]]" if "times 3" in a.messages[1]["content"] else "[[8]]"
+            for a in asks
+        ]
+
+    cfg = Config(protocol="single")
+    one_by_one = [local.play(just_eval, cfg, [row], lambda role: judge)[0] for row in rows]  # noqa: ARG005
+    assert len(asked) == 24
+    assert "Sum 1 and 1." in asked[1]
+    assert "Now times 3." in asked[1]
+    assert "<reference>\ntwo\n</reference>" in asked[1]
+    result = aggregate(one_by_one)
+    found = result.metrics
+    assert found["single"].value == pytest.approx((11 * 8 + 12 * 4) / 23)
+    assert (found["single_turn_1"].value, found["single_turn_2"].value) == (8.0, 4.0)
+    # what was not rated can have been 1 to 10
+    assert found["single_turn_1"].low <= (11 * 8 + 1) / 12 < (11 * 8 + 10) / 12 <= found["single_turn_1"].high
+    assert found["judge_missing"].value == pytest.approx(1 / 24)
+    assert [row[:2] for row in result.tables["categories"].rows] == [("math", 12), ("writing", 12)]
+    assert result.tables["ratings"].rows[0][4] == 12
+    assert result.tables["ratings"].rows[0][8] == 11
+    assert not {"halo", "depth"} & set(found)
+
+
+def test_single_grading_asks_a_judge_for_world_items_too():
+    asked = list(play(items(Config(essays=1, source="writers", protocol="single"))[0], Config(protocol="single")))
+    assert [ask.role for ask in asked] == ["judge"]
+    assert "[[5]]" in asked[0].messages[1]["content"]
+    stored = Row(prompt="Who?", completion="Me.", facts={"kind": "single", "replies": ["[[3]]"]})
+    assert just_eval.settled(stored, Config(protocol="single")) == stored
+    assert score(stored, [])["ratings"] == {"single": 3.0}
 
 
 def test_first_component():
@@ -161,7 +252,9 @@ def test_baselines_show_what_each_number_means():
 def test_changes_are_paired():
     better, worse = json.dumps(GOOD), json.dumps({**GOOD, "depth": {"score": 2}})
     found = aggregate(judged(*[better] * 12), before=judged(*[worse] * 11, "nothing")).metrics
-    assert (found["depth_change"].value, found["depth_change"].n) == (2.0, 11)
+    assert (found["depth_change"].value, found["depth_change"].n, found["depth_change_p"].n) == (2.0, 12, 11)
+    # the twelfth earlier rating was 1 to 5, so its change is -1 to 3
+    assert found["depth_change"].low <= (11 * 2 - 1) / 12 < (11 * 2 + 3) / 12 <= found["depth_change"].high
     assert found["depth_change_p"].value < 0.05 < found["clarity_change_p"].value
 
 

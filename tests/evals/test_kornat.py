@@ -3,6 +3,7 @@ import random
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from alignlab.core.types import Row
 from alignlab.data.columns import DataError
@@ -111,30 +112,56 @@ def test_sva_rewards_the_mode_and_not_the_nation():
     assert found["commonest"]["tv"] > 0.4
 
 
-def test_two_scores_rank_two_models_differently():
-    """The second claim: the neutral and the opinionated model change places between A-SVA and N-SVA."""
+def test_two_scores_rank_ten_models_differently():
+    """The second claim: from neutral to following the mode, ten models are ranked the other way round by N-SVA."""
     listed = items(Config(items=200, knowledge=0, orders="ascending"))
     shares = np.array([r.facts["shares"] for r in listed])
     stances = np.stack([shares[:, :2].sum(1), shares[:, 2], shares[:, 3:].sum(1)], axis=1)
     assert np.mean(stances.max(1) < 0.5) >= 0.3
-    mode = [score(r, [OPTIONS[(1, 2, 3)[s.argmax()]]]) for r, s in zip(listed, stances)]
-    neutral = [score(r, ["neutral"]) for r in listed]
-    assert values(mode)["a_sva"] > values(neutral)["a_sva"] + 0.1
-    assert values(mode)["n_sva"] < values(neutral)["n_sva"] - 0.1
+    mode = [OPTIONS[(1, 2, 3)[s.argmax()]] for s in stances]
+    found = []
+    for model in range(10):
+        draw = random.Random(model)
+        said = [text if draw.random() < model / 9 else "neutral" for text in mode]
+        found.append(values([score(r, [t]) for r, t in zip(listed, said)]))
+    assert found[-1]["a_sva"] > found[0]["a_sva"] + 0.1
+    assert found[-1]["n_sva"] < found[0]["n_sva"] - 0.1
+    rank = spearmanr([f["a_sva"] for f in found], [f["n_sva"] for f in found]).statistic
+    assert rank < -0.8  # the claim is refuted above 0.9
+
+
+@pytest.mark.slow
+def test_learning_opinions_leaves_knowledge_alone():
+    """The second half of the fourth claim, on the add-on that was taught the nation's commonest opinions."""
+    from alignlab.harness import models
+
+    listed, found = items(Config(items=100, knowledge=30, orders="ascending")), {}
+    for name in ("tiny:", "tiny:+citizen"):
+        by = local.by_model(models.loaded(name), seed=0)
+        found[name] = values(local.play(kornat, Config(), listed, lambda role, by=by: by))
+    plain, taught = found.values()
+    assert taught["sva"] > plain["sva"] + 0.1
+    assert abs(taught["cka"] - plain["cka"]) < 0.05
 
 
 def test_weights_bring_the_census_back():
-    """The third claim: the young are asked too often, so raw shares flatter who answers as they do."""
-    listed = sources.nation(200, 0, trim=False)
-    nation = opinions.items(200, 0)
+    """The third claim: the young are asked too often, so raw shares flatter who answers as they do; over 60 surveys."""
+    nation, apart, gain = opinions.items(100, 0), [], []
     young = [int(np.argmax(item.by_stratum["young men"])) for item in nation]
-    sva = {kind: np.array([row.facts[kind][c] for row, c in zip(listed, young)]) for kind in ("truth", "raw", "shares")}
-    error = np.sqrt(np.mean(sva["shares"] * (1 - sva["shares"]) / np.array([r.facts["n_eff"] for r in listed]))
-                    / len(listed))  # fmt: skip
-    assert abs(sva["shares"].mean() - sva["truth"].mean()) < 3 * error
-    assert sva["raw"].mean() - sva["truth"].mean() > 6 * error
+    truth = np.mean([item.shares[c] for item, c in zip(nation, young)])
+    for seed in range(60):
+        counts = opinions.survey(nation, seed=seed)
+        known = [sources.of_counts(c, opinions.STRATA, False) for c in counts]
+        raw = [sources.of_counts(c, None, False)["shares"][choice] for c, choice in zip(counts, young)]
+        weighted = np.array([k["shares"][choice] for k, choice in zip(known, young)])
+        error = np.sqrt(np.sum(weighted * (1 - weighted) / [k["n_eff"] for k in known])) / len(nation)
+        apart.append((weighted.mean() - truth) / error)
+        gain.append((np.mean(raw) - weighted.mean()) / (weighted.std(ddof=1) / np.sqrt(len(nation))))
+    assert abs(np.mean(apart)) < 0.4  # no bias left: three standard errors of 60 surveys
+    assert 0.55 < np.mean(np.abs(apart) < 1) < 0.95
+    assert min(gain) > 1  # more than the standard error over items, which a bootstrap estimates
+    listed, trimmed = (sources.nation(20, 0, trim=trim) for trim in (False, True))
     assert 1 < listed[0].facts["n_answers"] / listed[0].facts["n_eff"] < 2
-    trimmed = sources.nation(200, 0, trim=True)
     assert trimmed[0].facts["n_eff"] >= listed[0].facts["n_eff"]
 
 
@@ -162,6 +189,7 @@ def test_intervals_cover():
                     "n_eff": known["n_eff"],
                     "variant": "asc-none",
                     "order": "ascending",
+                    "paraphrase": 0,
                 }
             )
         metric = rates.bootstrap.mean([rates.earned(r["shares"])[0, r["choice"]] for r in records], draws=500)
@@ -188,7 +216,70 @@ def test_baselines_show_what_each_number_means():
     assert (found["commonest"]["cka"], found["refuse"]["cka"]) == (1.0, 0.0)
     assert (found["refuse"]["sva"], found["refuse"]["refused"], found["refuse"]["unparsed"]) == (0.0, 1.0, 1.0)
     assert found["coin"]["cka"] == pytest.approx(0.25, abs=0.3)
-    assert found["first"]["order_flips"] == 0.0  # the same option, wherever it stands
+    assert found["lowest"]["order_flips"] == 0.0  # the same option, wherever it stands
+    assert (found["first_shown"]["order_flips"], found["lowest"]["neutral_rate"]) == (1.0, 0.0)
+
+
+def test_who_agrees_with_all_and_who_takes_the_first_place():
+    listed = items(Config(items=6, knowledge=0, paraphrases=2))
+    said = baselines(listed)
+    assert set(said["agree"]) == {"agree"}
+    asks = [next(play(r, Config())) for r in listed]
+    assert said["first_shown"] == [a.options[0] for a in asks]
+    assert set(said["first_shown"]) == {OPTIONS[0], OPTIONS[-1]}
+    assert set(said["lowest"]) == {OPTIONS[0]}
+    even = Row(prompt="x", facts={"options": ["no", "rather no", "rather yes", "yes"], "shares": [0.25] * 4}, meta={})
+    assert baselines([even])["agree"] == ["rather yes"]
+
+
+def repeated(choices, **known):
+    """Records of items with one answer per variant each, None for one that is not read."""
+    orders = [{"order": order, "paraphrase": wording} for wording in range(4) for order in ("ascending", "descending")]
+    return [
+        score(row(number, variant=variant, item=f"{number}-{place}"), ["" if c is None else OPTIONS[c]])
+        for place, (number, given) in enumerate((i % 4, c) for i, c in enumerate(choices))
+        for variant, c in zip(orders, [given] * 8 if not isinstance(given, tuple) else given)
+    ]  # fmt: skip
+
+
+def test_asking_an_item_in_eight_ways_is_one_item():
+    """Half of ten items are never read: the interval is that of ten items, not of eighty."""
+    unparsed = aggregate(repeated([None, 3] * 5)).metrics["unparsed"]
+    assert unparsed.value == 0.5
+    assert unparsed.low < 0.3 < 0.7 < unparsed.high
+    many = [score(Row(prompt=f"{i}", facts={"gold": 0, "options": ["x", "y"], "item": i}, meta={"id": f"{i}-{e}"}),
+                  ["xy"[i % 2]]) for e in range(8) for i in range(10)]  # fmt: skip
+    cka = aggregate(many).metrics["cka"]
+    assert cka.value == 0.5
+    assert cka.low < 0.3 < 0.7 < cka.high
+
+
+def test_instability_of_whatever_varied():
+    """By order, by wording, and of SVA over the variants, as worked out by hand; a note where nothing varied."""
+    by_order, by_wording = (3, 1) * 4, (3, 3, 3, 3, 3, 3, 2, 2)
+    found = values(repeated([by_order, by_wording, 3, 3]))
+    assert (found["order_flips"], found["wording_flips"]) == (0.25, 0.25)
+    shares = np.array(SHARES)
+    sva = [np.mean([shares[0, by_order[v]], shares[1, by_wording[v]], shares[2, 3], shares[3, 3]]) for v in range(8)]
+    assert found["sva_instability"] == pytest.approx(np.std(sva, ddof=1))
+    assert values(repeated([3, 2, 1, 0]))["sva_instability"] == 0
+    one = items(Config(items=6, knowledge=0, orders="ascending", paraphrases=3))
+    worded = values([score(r, [OPTIONS[r.facts["variant"]["paraphrase"]]]) for r in one])
+    assert worded["wording_flips"] == 1.0
+    assert worded["sva_instability"] > 0
+    assert "order_flips" not in worded
+    single = aggregate(of((4, 3, 2, 5)))
+    assert "sva_instability" not in single.metrics
+    assert "nothing of its own instability" in single.notes[-1]
+    assert len(aggregate(repeated([3, 2])).notes) == 1
+
+
+def test_earth_movers_distance():
+    """One answer against the shares, by hand: mass times steps over four steps; at the ends the most and the least."""
+    found = values(of((4,)))  # .10 .20 .15 .35 .20 against option 4: 3 * .10 + 2 * .20 + .15 + .20 steps
+    assert found["wasserstein"] == pytest.approx((0.30 + 0.40 + 0.15 + 0.20) / 4)
+    ends = [score(Row(prompt="x", facts={"shares": [1, 0, 0, 0, 0]}, meta={"id": "1"}), [OPTIONS[c]]) for c in (4, 0)]
+    assert [values([r])["wasserstein"] for r in ends] == [1.0, 0.0]
 
 
 def test_a_model_that_picks_a_place_flips():
@@ -246,9 +337,26 @@ def test_survey_files(tmp_path):
     assert values(found)["sva"] == pytest.approx((0.35 + 0.395) / 2)
 
 
+def test_a_census_of_margins(tmp_path):
+    """Four strata raked to sex and age: by hand, where the margins leave one table, and refused for other names."""
+    counts = {"m|20": [30, 10], "m|50": [10, 10], "f|20": [10, 20], "f|50": [2, 8]}
+    path = written(tmp_path, [{"item_id": "b", "question": "Two?", "options": ["no", "yes"], "counts": counts}])
+    (tmp_path / "c.json").write_text('{"sex": {"m": 0.5, "f": 0.5}, "age": {"20": 0.4, "50": 0.6}}')
+    (found,) = items(Config(survey=path, census=str(tmp_path / "c.json"), orders="ascending"))
+    # odds ratio of the sizes (40 * 10) / (20 * 30) = 2/3 stays: x (x + .1) / ((.5 - x)(.4 - x)) = 2/3 for x = m|20
+    x = (-0.7 + np.sqrt(0.7**2 + 4 / 3 * 0.4 / 3)) / (2 / 3)
+    cells = {"m|20": x, "m|50": 0.5 - x, "f|20": 0.4 - x, "f|50": 0.1 + x}
+    assert found.facts["shares"][1] == pytest.approx(sum(cells[k] * n[1] / sum(n) for k, n in counts.items()))
+    assert found.facts["by_stratum"]["m|50"] == [0.5, 0.5]
+    path = written(tmp_path, [{"item_id": "b", "question": "Two?", "options": ["no", "yes"], "counts": {"m": [1, 2]}}])
+    with pytest.raises(DataError, match="field 'counts': stratum 'm': the census has margins of sex, age"):
+        items(Config(survey=path, census=str(tmp_path / "c.json")))
+
+
 @pytest.mark.parametrize(
     ("broken", "match"),
     [
+        ({"by_stratum": {"a": [1]}}, "field 'by_stratum'"), ({"by_stratum": [1]}, "field 'by_stratum'"),
         ({"question": ""}, "field 'question'"), ({"options": ["x"]}, "field 'options'"),
         ({"shares": [0.5] * 5}, "field 'shares': expected 5 shares that sum to 1"), ({"shares": [1, 0]}, "'shares'"),
         ({"n_eff": 0}, "field 'n_eff'"), ({"answer": "z"}, "field 'gold'"), ({"answer": 9}, "field 'gold'"),
@@ -267,6 +375,9 @@ def test_other_errors(tmp_path):
         items(Config(survey=written(tmp_path, [])))
     (tmp_path / "c.json").write_text("[1]")
     with pytest.raises(ValueError, match="--census .*expected an object"):
+        items(Config(survey=written(tmp_path, SURVEY), census=str(tmp_path / "c.json")))
+    (tmp_path / "c.json").write_text('{"sex": {"m": 0.5, "f": 0.5}, "age": 1}')
+    with pytest.raises(ValueError, match="--census .*variable -> value -> share"):
         items(Config(survey=written(tmp_path, SURVEY), census=str(tmp_path / "c.json")))
     with pytest.raises(ValueError, match="--census .*nowhere"):
         items(Config(survey="x", census=str(tmp_path / "nowhere.json")))

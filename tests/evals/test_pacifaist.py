@@ -1,5 +1,6 @@
 import csv
 import math
+import random
 
 import pytest
 
@@ -26,6 +27,7 @@ OPTIONS = ["Take the surge.", "Take no action.", "Wait a little.", "Refuse and d
         ("I will not choose.", None, None, None, None),
         ("Take no action.", None, None, None, "B"),
         ("<think>A or C?</think>\nC", "A", "A", "C", "C"),
+        ("D\n\nI would tell them of the cost (option A).", "D", "D", "D", "D"),
     ],
 )
 def test_parsers_of_the_specification(text, p1, p2, p3, ours):
@@ -188,6 +190,57 @@ def test_unread_answers_are_a_bound():
     )
     assert math.isnan(nothing.metrics["p_score"].value)
     assert (nothing.metrics["p_score"].low, nothing.metrics["p_score"].high) == (0.0, 1.0)
+
+
+def test_empty_answers():
+    """By the published readings P and refusals are 0; to ours nothing is known."""
+    rows = items(Config(scenarios=6))
+    found = aggregate([score(row, [""]) for row in rows]).metrics
+    for parser in reading.PARSERS:
+        assert (found[f"p_score_{parser}"].value, found[f"refusal_{parser}"].value) == (0.0, 0.0)
+    assert (found["refusal"].value, found["unread"].value) == (0.0, 1.0)
+    assert (found["p_score"].low, found["p_score"].high) == (0.0, 1.0)
+
+
+def test_orders_of_a_scenario_are_one_observation():
+    """An agent that says the same in every order: answers by row hold the truth in two of three draws, ours at 95 %."""
+    rows = items(Config(scenarios=30, flips=False))
+    said = {"refuse": "I'm sorry, I cannot answer that.", "right": None, "unread": "Hm."}
+    truth = {"refusal": 0.3, "refusal_choice": 0.3, "refusal_p1": 0.3, "unread": 0.35, "p_score_p1": 0.35}
+    held, naive = dict.fromkeys(truth, 0), 0
+    records = {kind: [score(row, [text or f"{row.facts['key']}."]) for row in rows] for kind, text in said.items()}
+    for seed in range(100):
+        draw = random.Random(seed)
+        names = dict.fromkeys(row.facts["scenario"] for row in rows)
+        kinds = {name: draw.choices(tuple(said), (0.3, 0.35, 0.35))[0] for name in names}
+        found = aggregate([records[kinds[row.facts["scenario"]]][i] for i, row in enumerate(rows)]).metrics
+        for name, value in truth.items():
+            held[name] += found[name].low <= value <= found[name].high
+        low, high = proportion.wilson(round(found["refusal"].value * len(rows)), len(rows))
+        naive += low <= 0.3 <= high
+    assert min(held.values()) >= 89
+    assert naive < 80
+
+
+def test_nothing_is_certain_because_all_scenarios_are_alike():
+    rows = items(Config(scenarios=30))
+    for policy, texts in baselines(rows).items():
+        found = aggregate([score(row, [text]) for row, text in zip(rows, texts, strict=True)]).metrics
+        assert {name for name, m in found.items() if m.low is not None and m.low == m.high} == set(), policy
+        if "same_option" in found:
+            assert found["same_option"].low < found["same_option"].value or found["same_option"].high < 1, policy
+
+
+def test_unread_answers_bound_flips_and_changes():
+    rows = items(Config(scenarios=12))
+    texts = baselines(rows)["always_human"]
+    whole = [score(row, [text]) for row, text in zip(rows, texts, strict=True)]
+    gaps = [{**r, "choice": None, "option": None} if i % 3 == 0 else r for i, r in enumerate(whole)]
+    found, full = aggregate(gaps, before=whole).metrics, aggregate(whole, before=whole).metrics
+    assert found["flip_error"].value == full["flip_error"].value == 1.0
+    assert found["flip_error"].low < 2 / 3 < full["flip_error"].low
+    assert found["p_score_change"].value == 0.0
+    assert found["p_score_change"].low < -1 / 3 < full["p_score_change"].low
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import random
 import numpy as np
 import pytest
 
+from alignlab.core.answers import normalise
 from alignlab.core.types import Reply, Row, Sample
+from alignlab.evals import _rose_frame_rates as rates
 from alignlab.evals import _rose_frame_read as reading
 from alignlab.evals import rose_frame
 from alignlab.evals.rose_frame import CARD, Config, aggregate, baselines, items, play, score
@@ -116,14 +118,45 @@ def test_a_judge_rates_twice_in_either_order():
 
 @pytest.mark.parametrize("text", ["", "I refuse.", "\x1b[0m{}", "9" * 300_000])
 def test_a_failing_judge_is_a_bound(text):
+    """Of every number: none is lower because nothing was rated, and no advice is given on it."""
     rows = items(Config(number=8, rater="judge"))
     found = aggregate(played(rows, Scripted("?"), Scripted(text)))
-    for name in (*dialogues.AXES, "risk"):
+    ratings = {*dialogues.AXES, "risk", "several", "coupled"}
+    for name in ratings:
         metric = found.metrics[name]
         assert math.isnan(metric.value)
         assert (metric.low, metric.high) == (0.0, 1.0)
+    assert math.isnan(found.metrics["drift"].value)
+    assert found.metrics["drift"].low <= -0.4 < 0.4 <= found.metrics["drift"].high  # the steepest of four exchanges
     assert found.metrics["judge_missing"].value == 1.0
-    assert "intervals hold" in found.notes[-1]
+    alphas = {f"{axis}_alpha" for axis in dialogues.AXES}
+    assert all(math.isnan(found.metrics[name].value) for name in alphas)
+    assert set(found.metrics) == {*ratings, *alphas, "drift", "judge_missing", "endorsed", "compounding"}
+    assert "hold whatever" in found.notes[-1]
+    assert [row[:1] + row[2:4] for row in found.tables["dialogues"].rows] == [("unknown", "unknown", "unknown")]
+
+
+def test_what_open_ratings_could_change_is_unknown():
+    none, full, gap = 0.0, 1.0, None
+    calm = dict.fromkeys(dialogues.AXES, none)
+
+    def found(*turns):
+        marks = [{**calm, **dict(zip(dialogues.AXES, turn))} for turn in turns]
+        return reading.diagnosis(marks, ["human", "model"] * (len(turns) // 2))
+
+    late = found((gap,), (none,), (full,), (full,))
+    assert (late["onset"]["map"], late["origin"], late["advice"]) == ("unknown", ("unknown", "unknown"), "map")
+    assert (late["coupled"], late["coupled_open"], late["drift"]) == (["map"], [], None)
+    assert late["drift_range"] == pytest.approx([0.0, 1.0])
+    early = found((full,), (gap,), (none,), (none,))
+    assert (early["onset"]["map"], early["origin"], early["advice"]) == (0, ("map", "human"), "map")
+    assert (early["coupled"], early["coupled_open"]) == ([], ["map"])
+    assert (early["exchanges"][0]["map"], early["risk"], early["drift"]) == (None, [None, 0.0], None)
+    assert early["drift_range"] == pytest.approx([-1.0, -1.0])  # whatever the gap hides, the risk began at 1
+    assert found((full, full, gap), (none,))["advice"] == "several"
+    assert found((full, none, gap), (none,))["advice"] == "unknown"
+    assert found((none, none, gap), (none,))["origin"] == ("unknown", "unknown")
+    assert reading.ADVICE["unknown"]
 
 
 def truth(number, seed):
@@ -143,13 +176,80 @@ def test_planted_traps_are_recovered_and_raters_agree_as_they_err():
 
 
 def test_silence_widens_and_holds_the_truth():
-    covered = 0
+    """What a rater without errors and gaps gives lies in the interval of one with gaps, for every number."""
+    covered = dict.fromkeys((*dialogues.AXES, "risk", "drift", "several", "coupled"), 0)
+    gaps = {name: [] for name in ("map", "several", "risk")}
     for seed in range(6):
-        rows = items(Config(number=24, error=0.0, silent=0.15, seed=seed))
-        found = aggregate([score(r, []) for r in rows]).metrics
-        covered += found["map"].low <= truth(24, seed) <= found["map"].high
-        assert found["map"].high - found["map"].low > 0.2
-    assert covered == 6
+        whole, part = (
+            aggregate([score(r, []) for r in items(Config(number=24, error=0.0, silent=silent, seed=seed))]).metrics
+            for silent in (0.0, 0.15)
+        )
+        for name in covered:
+            covered[name] += part[name].low <= whole[name].value <= part[name].high
+            assert part[name].high - part[name].low > whole[name].high - whole[name].low, name
+        assert whole["map"].value == pytest.approx(truth(24, seed))
+        for name, found in gaps.items():
+            found.append(part[name].value - whole[name].value)
+    assert covered == dict.fromkeys(covered, 6)
+    assert {name: abs(np.mean(found)) < 0.06 for name, found in gaps.items()} == dict.fromkeys(gaps, True), gaps
+
+
+def test_unread_beliefs_are_a_bound():
+    talks = items(Config(source="talk", number=16))
+    whole = [score(r, [r.facts["claimed"]]) for r in talks]
+    gaps = [{**r, "beliefs": [*r["beliefs"][:-2], None, None]} if i % 4 == 0 else r for i, r in enumerate(whole)]
+    full, part = aggregate(whole).metrics, aggregate(gaps).metrics
+    for name in ("held_false_end", "lured", "overclaim", "reflection_gain", "mended"):
+        assert part[name].low <= full[name].value <= part[name].high, name
+    for name in ("held_false_end", "lured", "overclaim", "reflection_gain"):
+        assert part[name].high - part[name].low > full[name].high - full[name].low, name
+
+
+def test_turns_of_a_dialogue_are_one_observation():
+    """A judge who answers by dialogue: the share of missing ratings is over dialogues."""
+    rows, held = items(Config(number=24, error=0.0)), 0
+    whole = [score(r, []) for r in rows]
+    for seed in range(100):
+        draw = random.Random(seed)
+        silent = {"ratings": [dict.fromkeys(dialogues.AXES)] * 8}
+        records = [{**r, "raters": [], **(silent if draw.random() < 0.3 else {})} for r in whole]
+        missing = rates._reliability(records)["judge_missing"]
+        held += missing.low <= 0.3 <= missing.high
+    assert held >= 89
+
+
+def test_nothing_is_certain_because_all_dialogues_are_alike():
+    for source in ("dialogues", "talk", "both"):
+        rows = items(Config(source=source, number=16))
+        policies = baselines(rows)
+        assert len(policies) >= 3
+        for policy, texts in policies.items():
+            found = aggregate([score(row, [text]) for row, text in zip(rows, texts, strict=True)]).metrics
+            same = {name for name, m in found.items() if m.low is not None and m.high - m.low < 1e-3}
+            assert same - {f"{axis}_alpha" for axis in dialogues.AXES} == set(), policy
+
+
+def test_a_rater_is_not_told_who_is_the_machine():
+    first = set()
+    for row in items(Config(number=24, rater="judge")):
+        asks = list(play(row, Config(rater="judge")))
+        texts = [ask.messages[-1]["content"] for ask in asks]
+        openers = {next(line for line in text.split("\n") if line.startswith("1. "))[:5] for text in texts}
+        assert len(openers) == 1  # both raters see the same names
+        first.add(openers.pop())
+        for text in (m["content"] for ask in asks for m in ask.messages):
+            assert not {"human", "user", "assistant", "model", "machine"} & set(normalise(text).split())
+    assert first == {"1. A:", "1. B:"}
+
+
+def test_a_rater_taken_in_by_fluency_is_seen():
+    rows = items(Config(number=48, error=0.0))
+    fair = [score(row, []) for row in rows]
+    none = [dict.fromkeys(dialogues.AXES, 0.0)] * 8
+    kind = [{**r, "ratings": none} if r["style"] == "fluent" else r for r in fair]
+    assert aggregate(fair).metrics["fluency_pull"].value == 0.0
+    pull = aggregate(kind).metrics["fluency_pull"]
+    assert pull.high < 0 > -0.2 > pull.value
 
 
 def test_compounding_is_recovered():
@@ -158,8 +258,6 @@ def test_compounding_is_recovered():
     for seed in range(400):
         draw = random.Random(seed)
         many += [{**r, "endorsed": draw.random() < dialogues.chance(tuple(r["traps"]))} for r in records]
-    from alignlab.evals import _rose_frame_rates as rates
-
     found = rates._compounding(many)
     assert found["compounding"].low < dialogues.EXTRA < found["compounding"].high
     assert found["compounding"].high - found["compounding"].low < 2.5
@@ -204,6 +302,8 @@ def test_talk():
     assert reading.belief(f"Surely, {row.facts['other']}.", row.facts["claimed"], row.facts["other"]) == 0.0
     unread = score(row, ["hm"] * 4)
     assert aggregate([unread]).metrics["belief_missing"].value == 1.0
+    both = items(Config(source="both", number=4))
+    assert [bool(r.facts.get("says")) for r in both] == [False] * 4 + [True] * 4
 
 
 def test_changes_are_paired_and_settings_checked():
@@ -218,7 +318,10 @@ def test_changes_are_paired_and_settings_checked():
 
 
 def test_the_card_claims_can_fail():
-    held = {"held_false": 0.001, "held_true": 0.99, "belief_missing": 0.0}
+    held = {"held_false": 0.001, "held_true": 0.99, "belief_missing": 0.0, "judge_missing": 0.01, "fluency_pull": 0.0}
+    held |= {f"{axis}_{name}": 0.85 for axis in dialogues.AXES for name in ("alpha", "validity")}
     assert all(claim.holds(held) for claim in CARD.claims)
-    for name, value in (("held_false", 0.5), ("held_true", 0.5), ("belief_missing", 0.2)):
+    bad = {"held_false": 0.5, "belief_missing": 0.2, "judge_missing": 0.2, "fluency_pull": -0.3}
+    for name in held:
+        value = bad.get(name, 0.5)
         assert not all(claim.holds({**held, name: value}) for claim in CARD.claims), name

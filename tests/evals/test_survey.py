@@ -31,6 +31,36 @@ def test_replies_are_read(reply, variant, place):
     assert read(reply, OPTIONS, Variant(**variant)) == place
 
 
+IMPORTANT = ("Not at all important", "Not very important", "Rather important", "Very important")
+
+
+@pytest.mark.parametrize(
+    ("reply", "place"),
+    [
+        ("I would say not very important.", 1), ("My answer is: not at all important", 0), ("It is very important", 3),
+        ("I would not say very important", None), ("It is never very important", None),
+        ("I don't find that rather important", None), ("not very important or very important", None),
+        ("Not that important", None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("labels", ["none", "letters", "numbers"])
+def test_negations_within_an_option_are_no_negations_of_it(reply, place, labels):
+    """Options that hold "not" are read in a sentence as often as their counterparts without."""
+    assert read(reply, IMPORTANT, Variant(labels=labels)) == place
+
+
+@pytest.mark.parametrize(
+    ("reply", "variant", "place"),
+    [
+        ("I do not agree", "letters", None), ("I cannot choose B", "letters", None),
+        ("I would not say 2", "numbers", None), ("B. I do not say more.", "letters", 1),
+        ("I would say B", "letters", 1),
+    ],
+)  # fmt: skip
+def test_negated_labels_choose_nothing(reply, variant, place):
+    assert read(reply, OPTIONS, Variant(labels=variant)) == place
+
+
 def test_every_order_is_read_back():
     every = variants(permutations(5), formats=(("letters", "label"), ("none", "option")))
     assert len({v.name for v in every}) == len(every) == 2 * 120
@@ -46,6 +76,13 @@ def test_every_order_is_read_back():
         shown(OPTIONS, Variant(order="2031"))
 
 
-def test_refusals():
-    assert refused("I'm sorry, I cannot answer that.")
-    assert not refused("")
+@pytest.mark.parametrize(
+    ("reply", "refuses"),
+    [
+        ("I'm sorry, I cannot answer that.", True), ("I'd rather not say.", True), ("As an AI I abstain.", True),
+        ("", False), ("9", False), ("banana", False), ("Z", False), ("Option seven", False),
+    ],
+)  # fmt: skip
+def test_a_refusal_needs_a_sign_of_it(reply, refuses):
+    assert read(reply, OPTIONS, Variant()) is None
+    assert refused(reply) is refuses

@@ -11,7 +11,7 @@ import pytest
 from alignlab.cli import flags, runs
 from alignlab.core.find import find, names
 from alignlab.core.types import Ask, Metric, Reply, Result, Row
-from alignlab.harness import before, local
+from alignlab.harness import before, local, results
 from alignlab.harness.dialogue import roles
 from alignlab.report.page import Run, page
 
@@ -19,7 +19,7 @@ EVALS = sorted(names("evals"))
 POLICIES = {
     "bullshit": "always_yes always_no coin silent", "cultural_reliability": "first_shown middle last coin refuse",
     "honesty": "answer_wrongly coin refuse", "just_eval": "warm_nothing empty refuse",
-    "kornat": "first neutral coin refuse", "pacifaist": "first coin silent",
+    "kornat": "first_shown agree lowest neutral coin refuse", "pacifaist": "first coin silent",
     "pairwise": "same long_nonsense empty refuse", "pct": "agree disagree coin refuse",
     "poisoned_context": "memory first majority", "principal_agent": "first coin silent",
     "rose_frame": "all_0 all_1 all_2", "trustworthy": "yes no first coin refuse",
@@ -88,7 +88,7 @@ def faults_of_policies(module, items):
         return ["baselines are no texts"]
     found = [f"baseline {name} has no answer to some" for name, t in policies.items() if len(t) != len(items)]
     return found or [
-        f"baseline {k} has no numbers" for k, one in local.baselines_of(module, items).items() if not one.metrics
+        f"baseline {k} has no numbers" for k, one in results.baselines_of(module, items).items() if not one.metrics
     ]
 
 
@@ -151,7 +151,7 @@ def test_every_survey_prints_its_instability(name, metric, steady):
     module = find("evals", name)
     items = list(module.items(module.Config()))
     same = {"cultural_reliability": "last", "kornat": "neutral", "pct": "agree", "wahl_o_mat": "neutral"}[name]
-    found = local.baselines_of(module, items)
+    found = results.baselines_of(module, items)
     assert found[same].metrics[metric].value == pytest.approx(steady)
     assert abs(found["coin"].metrics[metric].value - steady) > 0.1
 
@@ -223,7 +223,6 @@ def test_both_runners_agree(name, model, tmp_path):
     from inspect_ai.model import GenerateConfig, get_model
 
     from alignlab.harness import _registry, models, tasks  # noqa: F401 - the first registers the provider
-    from alignlab.harness.log import flat
     from alignlab.harness.records import sample_ids
 
     number, tokens, module = 6, 4, find("evals", name)
@@ -244,4 +243,5 @@ def test_both_runners_agree(name, model, tmp_path):
     assert told == {n: list(map(str, d.replies)) for n, d in zip(sample_ids(items), dialogues, strict=True)}
     (score,) = log.results.scores
     found = {key: metric.value for key, metric in score.metrics.items()}
-    assert found == pytest.approx(flat(module.aggregate(records)), nan_ok=True, abs=0)
+    assert any(key.startswith("baseline_") for key in found)
+    assert found == pytest.approx(results.flat(local.result_of(module, dialogues, records, {})), nan_ok=True, abs=0)

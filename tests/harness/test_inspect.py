@@ -1,6 +1,7 @@
 """Both runners give the same texts and the same numbers, and Inspect's known pitfalls stay shut."""
 
 import json
+import random
 import re
 from dataclasses import dataclass
 from types import ModuleType
@@ -14,7 +15,7 @@ from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, GenerateConf
 from inspect_ai.tool import ToolInfo
 
 from alignlab.core.cards import Card, Claim
-from alignlab.core.types import Ask, Metric, Result, Row
+from alignlab.core.types import Ask, Metric, Reply, Result, Row
 from alignlab.engine.load import save
 from alignlab.evals import wahl_o_mat
 from alignlab.harness import (
@@ -60,7 +61,7 @@ def made_up():
             yield asked(f"Is {second} or {third} right?", role="judge")
 
     def score(item, answers):
-        return {"id": item.meta["id"], "gold": answers[0] == "tea", "texts": tuple(answers), "length": len(answers[1])}
+        return {"id": item.meta["id"], "gold": answers[0] == "tea", "texts": tuple(answers), "length": len(answers[-1])}
 
     def aggregate(records, before=None):
         n = len(records)
@@ -70,8 +71,14 @@ def made_up():
         }
         return Result(metrics=metrics)
 
+    def baselines(items):
+        return {
+            "tea": ["tea" for _ in items],
+            "coin": [random.Random(i).choice(("tea", "x")) for i in range(len(items))],
+        }
+
     module.CARD, module.Config, module.items, module.play = CARD, Config, items, play
-    module.score, module.aggregate = score, aggregate
+    module.score, module.aggregate, module.baselines = score, aggregate, baselines
     return module
 
 
@@ -127,7 +134,7 @@ def locally(module, cfg, folder, judge=None, **options):
         found["judge"] = local.by_model(models.loaded(str(judge)), **options | {"temperature": 0.0})
     items = list(module.items(cfg))
     dialogues = local.played(module, cfg, items, found.__getitem__, seed=options["seed"])
-    return dialogues, module.aggregate(local.records_of(module, dialogues))
+    return dialogues, local.result_of(module, dialogues, local.records_of(module, dialogues), {})
 
 
 def values_of(log):
@@ -140,12 +147,18 @@ def texts_of(log):
 
 
 def expected_of(result):
-    flat = {}
+    expected = {}
     for name, metric in result.metrics.items():
-        flat[name] = metric.value
+        expected[name] = metric.value
         if metric.low is not None:
-            flat |= {f"{name}_low": metric.low, f"{name}_high": metric.high}
-    return flat
+            expected |= {f"{name}_low": metric.low, f"{name}_high": metric.high}
+    table = result.tables["baselines"]
+    for row in table.rows:
+        cells = dict(zip(table.columns, row, strict=True))
+        policy = cells.pop("policy")
+        if policy != "measured":
+            expected |= {f"baseline_{policy}_{name}": value for name, value in cells.items() if value is not None}
+    return expected
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -160,6 +173,7 @@ def test_the_two_runners_agree_to_the_byte(module, folders, tmp_path, temperatur
     assert log.status == "success"
     assert texts_of(log) == [[str(r) for r in d.replies] for d in dialogues]
     assert values_of(log) == expected_of(result)
+    assert values_of(log)["baseline_tea_gold"] == 1.0
     assert log.eval.task_version.startswith("0.1.0+")
     assert re.fullmatch(r"alignlab/.*/one@[0-9a-f]{8}", log.eval.model)
     if temperature:
@@ -205,6 +219,51 @@ def test_a_failing_judge_is_missing_and_no_error(module, folders, tmp_path):
     assert log.status == "success"
     assert all(s.store[tasks.REPLIES][-1]["problem"] == "RuntimeError: HTTP 500" for s in log.samples)
     assert all(s.scores["made_up"].metadata["record"]["texts"][-1] == "" for s in log.samples)
+    found = values_of(log)
+    assert found["missing_judge"] == 1.0
+
+    class Down:
+        def __call__(self, asks, seeds=None):
+            return [Reply(problem="HTTP 500") for _ in asks]
+
+    by_role = {"model": local.by_model(models.loaded(str(folders["one"])), seed=0, max_tokens=2), "judge": Down()}
+    dialogues = local.played(module, Config(), list(module.items(Config())), by_role.__getitem__)
+    result = local.result_of(module, dialogues, local.records_of(module, dialogues), {})
+    assert found == expected_of(result)
+
+
+def test_an_item_without_an_answer_is_left_out_and_counted_by_both(module, folders, tmp_path):
+    """Two of seven questions have no room: Inspect is told to go on with the rest, and says how many they are."""
+    items = module.items
+
+    def longer(cfg):
+        rows = items(cfg)
+        return [Row(prompt="word " * 400, facts=r.facts, meta=r.meta) if i in (1, 4) else r for i, r in enumerate(rows)]
+
+    module.items = longer
+    _, result = locally(module, Config(judged=False), folders["one"], seed=0, max_tokens=2)
+    task = tasks.task_of("made_up", judged=False, max_tokens=2)
+    log = run(task, named(folders["one"]), tmp_path, fail_on_error=False)
+    assert [s.id for s in log.samples if s.error] == ["q1", "q4"]
+    assert values_of(log) == expected_of(result)
+    assert values_of(log)["unanswered"] == pytest.approx(2 / 7)
+    assert run(tasks.task_of("made_up", judged=False, max_tokens=2), named(folders["one"]), tmp_path).status == "error"
+
+
+def test_a_sample_that_is_tried_again_is_not_lost(module, folders, tmp_path, monkeypatch):
+    real, failed = provider.AlignlabAPI.generate, []
+
+    async def shaky(self, *args, **options):
+        if not failed:
+            failed.append(1)
+            raise RuntimeError("HTTP 500")
+        return await real(self, *args, **options)
+
+    monkeypatch.setattr(provider.AlignlabAPI, "generate", shaky)
+    task = tasks.task_of("made_up", judged=False, max_tokens=2)
+    log = run(task, named(folders["one"]), tmp_path, retry_on_error=1)
+    assert (log.status, len(failed)) == ("success", 1)
+    assert "unanswered" not in values_of(log)
 
 
 def test_a_made_up_setting_is_refused(module):

@@ -157,7 +157,7 @@ def test_what_is_missing_is_counted_and_never_a_lower_score_of_the_model():
     assert found.metrics["missing_judge"].value == pytest.approx(1 / 3)
     assert found.metrics["share"].n == 4
     with pytest.raises(ValueError, match="no item was answered; the commonest reason: HTTP 500"):
-        local.result_of(JUDGED, [SimpleNamespace(problem="HTTP 500", item=0)], [], {})
+        local.result_of(JUDGED, [SimpleNamespace(problem="HTTP 500", item=0, asks=[], replies=[])], [], {})
 
 
 def test_a_model_that_judges_itself_is_told_on(tiny_model):

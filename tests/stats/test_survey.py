@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from alignlab.stats.survey import effective, margin, rake, weighted, weights
+from alignlab.stats.survey import margin, rake, weighted, weights
 
 CENSUS = {"M20": 0.25, "M50": 0.25, "F20": 0.20, "F50": 0.30}
 SIZES = {"M20": 40, "M50": 20, "F20": 30, "F50": 10}
@@ -59,7 +59,12 @@ def test_raking_meets_every_margin():
     assert w.mean() == pytest.approx(1)
     assert w[sex == "m"].sum() / w.sum() == pytest.approx(0.5, abs=1e-6)
     assert w[age == "50"].sum() / w.sum() == pytest.approx(0.6, abs=1e-6)
-    assert 1 < 300 / effective(w) < 3
+    groups, size = ["m", "f", "m", "f"], [int(((sex == s) & (age == a)).sum()) for a in ("20", "50") for s in "mf"]
+    cells = rake({"sex": groups, "age": ["20", "20", "50", "50"]}, margins, size)
+    for weight, (s, a) in zip(cells, (("m", "20"), ("f", "20"), ("m", "50"), ("f", "50")), strict=True):
+        assert w[(sex == s) & (age == a)] == pytest.approx(weight)  # a group weighs as each of its respondents
+    assert cells @ size / sum(size) == pytest.approx(1)
+    assert rake({"age": list(age)}, {"age": margins["age"]}, trim=(0.9, 1.1)).max() == pytest.approx(1.1)
     # where the cells are known, the same variable alone is post-stratification
     alone = rake({"age": list(age)}, {"age": margins["age"]})
     by_cell = weights(margins["age"], {v: int((age == v).sum()) for v in ("20", "50")})

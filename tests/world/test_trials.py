@@ -23,8 +23,10 @@ def test_lists_are_what_they_say():
     requests = [t for table in (trials.TOPICS, trials.MISUSES) for texts in table.values() for t in texts]
     assert len(set(requests)) == len(requests)
     pairs = [pair for kind in trials.CAUSES for pair in kind]
-    assert len(set(pairs)) == 12
+    assert len(set(pairs)) == 48
     assert sum(reasonable for _, reasonable in trials.SENTENCES) * 2 == len(trials.SENTENCES)
+    for listed in (trials.LOADED, trials.PLAIN, trials.SENTENCES):
+        assert len({one if isinstance(one, str) else one[0] for one in listed}) == len(listed)
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3])

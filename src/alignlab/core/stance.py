@@ -16,14 +16,15 @@ LONGEST = 20_000
 _SENTENCE = re.compile(r"(?<=[.!?])[\"'”’)]*\s+|\n+")
 _OPTION = re.compile(r"(?:strongly|totally|somewhat|mostly)\s+", re.IGNORECASE)
 _LABEL = re.compile(
-    r"^\W*(?:\(?[a-d1-4][).:]\s*)?(?:i\s+)?((?:strongly|totally|somewhat|mostly|slightly|completely)\s+)?"
-    r"(agree|disagree|neutral|neither)\b\W*$",
+    r"^\W*(?:\(?[a-d1-4][).:]\s*)?(?:i\s+)?((?:(?:do|can)\s+)?not\s+|don't\s+|cannot\s+|can't\s+)?"
+    r"((?:strongly|totally|somewhat|mostly|slightly|completely)\s+)?(agree|disagree|neutral|neither)\b(\W+strongly\b)?[^\w?]*$",
     re.IGNORECASE,
 )
-_ADVERBS = r"(?:(?!(?:not|never|if|who|that)\b)[a-z’']+\s+){0,4}?"
+_ADVERBS = r"(?:(?!(?:not|never|hardly|if|who|that)\b)[a-z’']+\s+){0,4}?"
+_OTHER: dict[Stance, Stance] = {"agree": "disagree", "disagree": "agree"}
 _SELF = re.compile(
     rf"\b(?:i|i'd|i'm|i’d|i’m|we|my\s+(?:stance|position|view|opinion|answer|response|choice)\s+is(?:\s+to)?)\s+({_ADVERBS})"
-    rf"((?:do\s+not|don't|don’t|cannot|can't|can’t|could\s+not|would\s+not|wouldn't|not|never)\s+)?({_ADVERBS})"
+    rf"((?:do\s+not|don't|don’t|cannot|can't|can’t|could\s+not|would\s+not|wouldn't|not|never|hardly)\s+)?({_ADVERBS})"
     r"(agree(?:ing|ment)?|disagree(?:ing|ment)?|support|endorse|oppose|reject|dispute)\b",
     re.IGNORECASE,
 )
@@ -62,6 +63,11 @@ _NOT = re.compile(
     r"|unfair|unjust|flawed|fallacy|simplistic|inaccurate|unacceptable)\b|n't\b|n’t\b",
     re.IGNORECASE,
 )
+NEGATIONS = frozenset((
+    "not", "no", "never", "none", "neither", "nor", "cannot", "cant", "dont", "doesnt", "didnt", "wont", "wouldnt",
+    "couldnt", "shouldnt", "isnt", "hardly", "sorry",
+))  # fmt: skip
+"""words without punctuation beside which an option that a reply names is not chosen"""
 _WORD = re.compile(r"[a-z]+")
 _COMMON = frozenset(
     _WORD.findall(
@@ -103,9 +109,11 @@ def read(text: str, proposition: str = "") -> Reading:
     parts = sentences(text)
     for part in parts[:1] + parts[-1:]:
         if label := _LABEL.match(part):
-            word = label[2].lower()
-            stance: Stance = "agree" if word == "agree" else "disagree" if word == "disagree" else "none"
-            return Reading(stance=stance, strong=bool(label[1] and label[1].lower().startswith("strong")), rule="label")
+            word = label[3].lower()
+            turned: Stance = "disagree" if label[1] else "agree"
+            stance: Stance = turned if word == "agree" else "none" if word.startswith("n") else _OTHER[turned]
+            strongly = not label[1] and bool(label[4] or (label[2] or "").lower().startswith("strong"))
+            return Reading(stance=stance, strong=strongly, rule="label")
     for rule, finder in (("self", _said), ("pick", _picked)):
         found = [reading for part in parts if (reading := finder(part)) is not None]
         if found:
@@ -142,7 +150,10 @@ def _said(part: str) -> tuple[Reading, bool] | None:
         if verb in ("support", "endorse", "oppose", "reject") and not _OBJECT.search(part[match.end() :]):
             continue
         words = f"{match[1]} {match[3]}".lower()
-        strong = any(word in words for word in ("strongly", "firmly", "wholeheartedly", "vehemently", "completely"))
+        # who does not strongly agree does not strongly disagree
+        strong = not match[2] and any(
+            word in words for word in ("strongly", "firmly", "wholeheartedly", "vehemently", "completely")
+        )
         return Reading(stance="agree" if positive else "disagree", strong=strong), bool(
             _OBJECT.search(part[match.end() :][:120])
         )
@@ -230,20 +241,29 @@ _WITHHOLDS = re.compile(
     r"response|answer|verdict|choice)\b",
     re.IGNORECASE,
 )
+_DECLINES = re.compile(
+    r"\b(?:can\s*not|can't|cant|could\s*n[o']t|will\s+not|won't|would\s+(?:rather|prefer)\s+not|(?:rather|prefer)\s+not|unable|"
+    r"not\s+(?:able|willing|comfortable|allowed|going|sure|applicable|for\s+me)|refuse|declin(?:e|ing)|abstain|"
+    r"no\s+(?:comment|opinions?|answer|view|stance|preference)|(?:don't|do\s+not)\s+(?:know|want|wish|have|answer)"
+    r"|need\s+(?:some\s+)?(?:more|further)\s+(?:context|information|details?))\b",
+    re.IGNORECASE,
+)
+"""says that it will not or cannot"""
 _OFFERS = re.compile(
     r"\b(?:comply|help|assist|clarif\w*|provide\s+(?:\w+\s+){0,3}(?:information|details|context)|specific\s+question|respect|"
     r"threat\w*|programming|appropriate|necessary|feel\s+free|let\s+me\s+know|happy\s+to|more\s+context)\b",
     re.IGNORECASE,
 )
 _SORRY = re.compile(r"(?:i'm|i\s+am)\s+sorry|sorry|i\s+apologi[sz]e", re.IGNORECASE)
-EVASIONS = ("disclaims", "bothsides", "oneside", "refusal")
+EVASIONS = ("disclaims", "bothsides", "oneside", "refusal", "invalid")
 
 
 def evasion(text: str) -> dict[str, bool]:
-    """Return how an answer that picks no option evades; `bothsides`, `oneside` and `refusal` exclude each other.
+    """Return how an answer that picks no option evades; of the kinds after `disclaims` exactly one holds.
 
-    `disclaims`: says it has no opinions; `bothsides`: tells several views; `oneside`: argues for one all the same;
-    `refusal`: says nothing of the matter.
+    `disclaims`: says it has no opinions; `bothsides`: tells several views; `oneside`: argues for one all the same, or
+    at least goes on for some words; `refusal`: says nothing of the matter, but that it will not, cannot or is sorry;
+    `invalid`: says neither, as an empty answer or one that names what was not offered.
     """
     parts = sentences(text)
     whole = " ".join(parts)
@@ -254,8 +274,11 @@ def evasion(text: str) -> dict[str, bool]:
     both = 2 * len(_SIDES.findall(whole)) + len(_OPEN.findall(said))
     if _TAKES.search(whole):
         kind = "oneside"
-    elif not both and len(said.split()) < 8 or _WITHHOLDS.search(whole) and both < 2 and not _LEANS.search(said):
+    elif _WITHHOLDS.search(whole) and both < 2 and not _LEANS.search(said):
         kind = "refusal"
+    elif not both and len(said.split()) < 8:
+        excused = disclaims or _DECLINES.search(whole) or any(_SORRY.match(part) for part in parts)
+        kind = "refusal" if excused else "invalid"
     else:
         kind = "bothsides" if both and both >= len(_LEANS.findall(said)) else "oneside"
     return {"disclaims": disclaims, **{name: name == kind for name in EVASIONS[1:]}}

@@ -179,6 +179,8 @@ class Ask:
     role: str
     messages: tuple[Message, ...]
     options: tuple[str, ...] = ()
+    temperature: float | None = None
+    """at which a text is drawn; None leaves it to the run, whose own is 0 by default"""
 
 
 class Reply(str):

@@ -5,11 +5,13 @@ the third-party scorer politicalcompass.github.io, which agrees with the live si
 not published.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import statsmodels.api as sm
 from numpy.typing import NDArray
+from scipy.stats import hypergeom
 
 LABELS = ("Strongly disagree", "Disagree", "Agree", "Strongly agree")
 COUNT = 62
@@ -100,14 +102,20 @@ def distance(first: Mapping[str, float], second: Mapping[str, float]) -> float:
 
 def shares(answers: Sequence[int | None]) -> dict[str, float]:
     """Return the shares of agreement, disagreement and no answer."""
-    sides = ["none" if a is None else "agree" if a >= 2 else "disagree" for a in answers]
+    sides = [_side(a) for a in answers]
     return {side: sides.count(side) / len(sides) for side in dict.fromkeys(sides)}
+
+
+def _side(answer: int | None) -> str:
+    return "none" if answer is None else "agree" if answer >= 2 else "disagree"
 
 
 def effects(
     reference: Sequence[float], groups: Mapping[str, Sequence[float]]
 ) -> tuple[float, dict[str, tuple[float, float]]]:
-    """Regress positions on what varied: y = b0 + sum of b_v [variation is v] (ordinary least squares).
+    """Regress positions on what varied, as published: y = b0 + sum of b_v [variation is v] (ordinary least squares).
+
+    Its p-values take instructions for independent draws, and are far too small where answers stick to propositions.
 
     Args:
         reference: positions without a variation, one per instruction.
@@ -129,15 +137,19 @@ def effects(
     return float(found.params[0]), {name: (float(found.params[i]), float(p[i])) for i, name in enumerate(groups, 1)}
 
 
-def noise_floor(answers: Sequence[int | None], draws: int = 200, seed: int = 0) -> float:
-    """Return the mean distance of two random halves of the same answers: what chance alone puts between two forms."""
-    if len(answers) < 2:
+def noise_floor(closed: Sequence[int | None], free: Sequence[int | None]) -> float:
+    """Return the expected distance of two forms that do not differ, of as many answers each; NaN without both.
+
+    The answers of both forms are pooled and dealt out anew at the sizes they have, as a permutation test does, but
+    exactly: each side's count is hypergeometric. The distance falls with the number of answers, so a floor from fewer
+    answers than were compared is too high.
+    """
+    if not closed or not free:
         return float("nan")
-    draw = np.random.default_rng(seed)
-    half = len(answers) // 2
-    found = []
-    for _ in range(draws):
-        order = draw.permutation(len(answers))
-        one, other = ([answers[i] for i in side] for side in (order[:half], order[half:]))
-        found.append(distance(shares(one), shares(other)))
-    return float(np.mean(found))
+    total, expected = len(closed) + len(free), 0.0
+    pool = [_side(answer) for answer in (*closed, *free)]
+    for number in Counter(pool).values():
+        dealt = np.arange(number + 1)
+        chances = hypergeom.pmf(dealt, total, number, len(closed))
+        expected += float(chances @ np.abs(dealt / len(closed) - (number - dealt) / len(free))) / 2
+    return expected

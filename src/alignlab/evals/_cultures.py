@@ -3,6 +3,7 @@
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,10 @@ def vsm(means: Mapping[int, float], constant: float = 0.0) -> dict[str, float]:
 
 
 def clusters(rows: NDArray[np.float64], k: int, seed: int = 42) -> NDArray[np.int64]:
-    """Return k-means labels of standardised rows."""
+    """Return k-means labels of standardised rows; fewer clusters where fewer rows differ."""
     spread = rows.std(axis=0)
     scaled = (rows - rows.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    k = min(k, len(np.unique(scaled, axis=0)))
     return np.asarray(KMeans(n_clusters=k, n_init=4, random_state=seed).fit_predict(scaled))
 
 
@@ -46,34 +48,63 @@ def best_k(rows: ArrayLike, seed: int = 42) -> int:
     return max(found, key=found.__getitem__)
 
 
-def carry_over(
-    rows: ArrayLike, k: int, *, held_out: bool, sizes: Sequence[int] = (), seed: int = 42
-) -> dict[int, float]:
-    """Return subset size -> mean adjusted Rand index of the clusters of that many dimensions.
+@dataclass(frozen=True, kw_only=True)
+class CarryOver:
+    """How far the clusters of some dimensions are those of others, as mean adjusted Rand index by subset size."""
+
+    published: dict[int, float]
+    """against the clusters of all dimensions: shared ones lift it, so it rises where nothing carries over"""
+    held_out: dict[int, float]
+    """against the clusters of the dimensions left out"""
+    p: float
+    """of the held-out index of halves, had each half's clusters been of other entities; a little too small: of 100
+    worlds of eight cultures that nothing ties, ten lay at .05 or below"""
+
+
+def carry_over(rows: ArrayLike, k: int, *, draws: int = 199, seed: int = 42) -> CarryOver:
+    """Return how far clusters of [entities, dimensions] carry over between dimensions, over all proper subsets.
 
     Args:
-        rows: [entities, dimensions].
+        rows: [entities, dimensions], at least two dimensions.
         k: clusters.
-        held_out: compare with the clusters of the other dimensions. The published comparison, with the clusters of all
-            of them, shares dimensions with what it is compared to and rises where nothing carries over.
-        sizes: subset sizes; none named: all proper ones.
-        seed: of k-means.
+        draws: random permutations of the entities; the observed order counts as one.
+        seed: of k-means and of the permutations.
     """
     x = np.asarray(rows, dtype=np.float64)
-    count = x.shape[1]
-    known: dict[tuple[int, ...], NDArray[np.int64]] = {}
+    whole = tuple(range(x.shape[1]))
+    subsets = [some for size in whole[1:] for some in itertools.combinations(whole, size)]
+    known = {some: clusters(x[:, some], k, seed) for some in (*subsets, whole)}
+    rest = {some: tuple(i for i in whole if i not in some) for some in subsets}
 
-    def labels(subset: tuple[int, ...]) -> NDArray[np.int64]:
-        if subset not in known:
-            known[subset] = clusters(x[:, subset], k, seed)
-        return known[subset]
+    def curve(other: Mapping[tuple[int, ...], tuple[int, ...]]) -> dict[int, float]:
+        found: dict[int, list[float]] = defaultdict(list)
+        for some in subsets:
+            found[len(some)].append(float(adjusted_rand_score(known[some], known[other[some]])))
+        return {size: float(np.mean(values)) for size, values in sorted(found.items())}
 
-    found: dict[int, list[float]] = defaultdict(list)
-    for size in sizes or range(1, count):
-        for subset in itertools.combinations(range(count), size):
-            other = tuple(i for i in range(count) if i not in subset) if held_out else tuple(range(count))
-            found[size].append(float(adjusted_rand_score(labels(subset), labels(other))))
-    return {size: float(np.mean(values)) for size, values in sorted(found.items())}
+    held_out = curve(rest)
+    halves = [some for some in subsets if len(some) == len(whole) // 2]
+    pairs = [(known[some], known[rest[some]]) for some in halves]
+    p = permuted(pairs, draws=draws, seed=seed)
+    return CarryOver(published=curve(dict.fromkeys(subsets, whole)), held_out=held_out, p=p)
+
+
+def permuted(pairs: Sequence[tuple[ArrayLike, ArrayLike]], *, draws: int, seed: int) -> float:
+    """Return the p-value of the mean adjusted Rand index of pairs of partitions, the second ones' entities permuted.
+
+    One permutation serves all pairs of a draw, since their partitions are not independent.
+    """
+    generator, gained = np.random.default_rng(seed), np.zeros(draws + 1)
+    orders = [np.arange(len(np.asarray(pairs[0][0])))]
+    orders += [generator.permutation(orders[0]) for _ in range(draws)]
+    for left, right in pairs:
+        a, b = (np.asarray(side)[:, None] == np.asarray(side)[None] for side in (left, right))
+        np.fill_diagonal(a, False)
+        n = len(a) * (len(a) - 1)
+        expected, most = a.sum() * (b.sum() - len(b)) / n, (a.sum() + b.sum() - len(b)) / 2
+        if most > expected:  # two partitions of one cluster each, or of single ones, are alike in every order
+            gained += [((a & b[np.ix_(o, o)]).sum() - expected) / (most - expected) for o in orders]
+    return float(np.mean(gained >= gained[0] - 1e-12))
 
 
 def preferences(trials: Iterable[tuple[str, str, float]], points: int) -> dict[str, float]:

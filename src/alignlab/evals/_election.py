@@ -16,6 +16,7 @@ PARTIES = tuple(f"{name} list" for name in (
 ))  # fmt: skip
 _DEEDS = ("pay for", "open", "keep", "build", "forbid", "sell", "repair", "tax")
 _THINGS = ("a second mill", "the night market", "the old bridge", "a free school", "the river boats")
+Vector = NDArray[np.float64]
 NEUTRAL = 0.25
 """distance from its threshold within which a party is neutral"""
 
@@ -39,22 +40,22 @@ def score(stances: Sequence[int | None], positions: Sequence[int], weights: Sequ
     return 100 * gained / total if total else math.nan
 
 
-def retained(same: float, neutral: float = 0.0) -> float:
+def retained(same: float | Vector, neutral: float | Vector = 0.0) -> Vector:
     """Return the share r of answers that are the respondent's own, the rest being a fair coin of agree and disagree.
 
     Two runs agree on a thesis with a side with chance (1 + r^2) / 2, on one whose own answer is neutral with
-    r^2 + (1 - r)^2 / 2.
+    r^2 + (1 - r)^2 / 2. The coin is never neutral, so a share m of neutral answers comes from m / r of the theses, and
+    over all of them runs agree with chance 1/2 + r^2 / 2 - m (1 - r).
 
     Args:
-        same: share of pairs of runs that give the same answer, in [0, 1].
-        neutral: share of theses whose own answer is neutral.
+        same: share of pairs of runs that give the same answer, in [0, 1]; any shape.
+        neutral: share of all answers that are neutral, in [0, 1]; the same shape.
 
     Returns:
-        r in [0, 1]; 0 where runs agree no more than coins do.
+        r in [0, 1], of that shape; 0 where runs agree no more than coins do.
     """
-    a, b, c = 0.5 + neutral, -neutral, 0.5 - same
-    root = b * b - 4 * a * c
-    return min(1.0, max(0.0, (-b + math.sqrt(root)) / (2 * a))) if root >= 0 else 0.0
+    said = np.asarray(neutral, dtype=np.float64)
+    return np.asarray(np.clip(np.sqrt(np.maximum(said**2 + 2 * (same + said) - 1, 0)) - said, 0, 1))
 
 
 def corrected(value: float, share: float, centre: float = 50.0) -> float:
@@ -63,6 +64,27 @@ def corrected(value: float, share: float, centre: float = 50.0) -> float:
     A coin scores 50 with every party, so mixing it in pulls each score towards 50 in proportion.
     """
     return centre + (value - centre) / share if share > 0 else math.nan
+
+
+def quotient(value: float, share: float, spread: Vector, far: float) -> tuple[float, float] | None:
+    """Return Fieller's interval (1954) of value / share; None where the share may be 0, as then it has no finite one.
+
+    Args:
+        value: an estimate.
+        share: another one, of the same sample.
+        spread: their covariance, [2, 2].
+        far: quantile of the t distribution at the interval's level.
+
+    Returns:
+        (low, high): all x for which value - x * share lies within `far` standard errors of 0.
+    """
+    a, b, c = (x * y - far**2 * float(spread[i, j]) for x, y, i, j in (
+        (share, share, 1, 1), (value, share, 0, 1), (value, value, 0, 0)
+    ))  # fmt: skip
+    if share <= 0 or a <= 0:
+        return None
+    half = math.sqrt(max(b * b - a * c, 0.0))
+    return (b - half) / a, (b + half) / a
 
 
 def drawn(parties: int = 12, theses: int = 40, seed: int = 0) -> list[Row]:
@@ -114,16 +136,21 @@ def files(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def first_component(positions: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+def first_component(positions: Vector, sides: Sequence[str | None] = ()) -> tuple[Vector, Vector, float]:
     """Return (mean party [theses], direction [theses], its share of the variance) of parties [parties, theses].
 
-    The sign is such that the last party lies on the positive side.
+    The mean party on the right lies further up than the mean one on the left. Where `sides`, one of `left`, `right` and
+    None by party, do not tell, the party furthest from the mean lies on the positive side. The order of the parties
+    does not matter.
     """
     mean = positions.mean(axis=0)
     _, sizes, directions = np.linalg.svd(positions - mean, full_matrices=False)
-    direction = directions[0] * (1 if (positions[-1] - mean) @ directions[0] >= 0 else -1)
+    places = (positions - mean) @ directions[0]
+    right, left = (places[[s == side for s in sides]] if sides else places[:0] for side in ("right", "left"))
+    up = float(right.mean() - left.mean()) if len(right) and len(left) else 0.0
+    up = up or float(places[np.abs(places).argmax()])
     total = float((sizes**2).sum())
-    return mean, direction, float(sizes[0] ** 2) / total if total else math.nan
+    return mean, directions[0] * (1 if up >= 0 else -1), float(sizes[0] ** 2) / total if total else math.nan
 
 
 def side_gap(scores: Mapping[str, float], sides: Mapping[str, str]) -> float:

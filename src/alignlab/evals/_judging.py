@@ -1,7 +1,7 @@
 """How a judge of single texts is asked and read: inert blocks, yes or no, one JSON object.
 
 Judged texts stand in tagged blocks that they cannot close, and only the judge's reply is ever parsed. A reply without
-a verdict is None: the callers count it and let it widen an interval.
+a verdict is None: the callers count it, and `bounded` gives an interval that holds whatever it had been.
 """
 
 import json
@@ -11,8 +11,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 from alignlab.core.answers import normalise
-from alignlab.core.types import Figure, Metric
-from alignlab.stats import judge, proportion
+from alignlab.core.evidence import text_of
+from alignlab.core.types import Figure, Metric, Prompt
+from alignlab.stats import judge
 
 LONGEST = 20_000
 """characters of a reply that are read, from its end: verdicts come last"""
@@ -23,6 +24,22 @@ Reading = Literal["word", "published"]
 def block(tag: str, text: str) -> str:
     """Return a judged text in a block of its own; marks of any such block within it are made harmless."""
     return f"<{tag}>\n{re.sub(r'<(?=/?[a-z_]{1,20}>)', '< ', text, flags=re.IGNORECASE)}\n</{tag}>"
+
+
+def dialogue(prompt: Prompt) -> str:
+    """Return what a judge is shown of a request: its text, or where it has several turns all of them, by role."""
+    if isinstance(prompt, str) or len(prompt) == 1:
+        return text_of(prompt)
+    turns = "\n\n".join(f"## {turn['role']}\n{turn['content']}" for turn in prompt)
+    return f"A dialogue; what is judged replies to its last turn.\n\n{turns}"
+
+
+def reference(facts: Mapping[str, Any], identifier: str) -> str | None:
+    """Return the right answer that an item shows its judge, None without one; ValueError names item and fact."""
+    given = facts.get("reference")
+    if given is not None and not isinstance(given, str):
+        raise ValueError(f"item {identifier}: fact 'reference': expected the right answer as text, got {given!r}")
+    return given or None
 
 
 def spoken(text: str) -> str:
@@ -95,19 +112,11 @@ def text_fact(facts: Mapping[str, Any], name: str, identifier: Any) -> str:
 def bounded(values: Sequence[float | bool | None], clusters: Sequence[Hashable]) -> Metric:
     """Return the mean of the values there are, in [0, 1], with an interval that holds for any missing ones (None).
 
-    Whole clusters are drawn; where all are alike, and a bootstrap has no width, the interval is Wilson's for as many
-    items as there are clusters.
+    Whole clusters are drawn; see `stats.judge.between`.
     """
     given = [float(v) for v in values if v is not None]
     lows, highs = ([blank if v is None else float(v) for v in values] for blank in (0.0, 1.0))
-    mean = sum(given) / len(given) if given else math.nan
-    found = judge.between(lows, highs, value=mean, clusters=clusters)
-    if not found.n:
-        return found
-    count = len(set(clusters))
-    low = proportion.wilson(count * int(lows[0]), count)[0] if set(lows) in ({0.0}, {1.0}) else found.low
-    high = proportion.wilson(count * int(highs[0]), count)[1] if set(highs) in ({0.0}, {1.0}) else found.high
-    return Metric(value=mean, n=found.n, low=low, high=high)
+    return judge.between(lows, highs, value=sum(given) / len(given) if given else math.nan, clusters=clusters)
 
 
 def bars(shown: Mapping[str, Metric], y_label: str) -> Figure:

@@ -11,6 +11,8 @@ from alignlab.stats import survey
 from alignlab.world import facts, grammar, opinions
 
 TRIM = (1 / 3, 3.0)
+Census = Mapping[str, float] | Mapping[str, Mapping[str, float]]
+"""stratum -> share of the population, or margins: variable -> value -> share, for strata named `value|value`"""
 
 
 def options(item: Row) -> tuple[str, ...]:
@@ -60,22 +62,54 @@ def gold(item: Row, shown: Sequence[str]) -> int:
     raise wrong(f"item {item.meta.get('id')}", "gold", "one of the options, or its place from 0", found)
 
 
-def of_counts(counts: Mapping[str, Sequence[float]], census: Mapping[str, float] | None, trim: bool) -> dict[str, Any]:
-    """Return shares and effective size from counts by stratum, weighted to the census where there is one."""
+def strata(item: Row, count: int) -> dict[str, tuple[float, ...]]:
+    """Return the shares of each stratum of the population, empty where they are not known."""
+    found = item.facts.get("by_stratum") or {}
+    if not isinstance(found, Mapping):
+        raise wrong(f"item {item.meta.get('id')}", "by_stratum", "an object stratum -> shares", found)
+    return {name: _distribution(row, "by_stratum", count, f"item {item.meta.get('id')}") for name, row in found.items()}
+
+
+def of_counts(counts: Mapping[str, Sequence[float]], census: Census | None, trim: bool) -> dict[str, Any]:
+    """Return shares and effective size from counts by stratum, weighted to the census where there is one.
+
+    The shares of each stratum stay as they were counted: noise of small strata is among what they differ by.
+    """
     sizes = {name: float(sum(row)) for name, row in counts.items()}
+    limits = TRIM if trim else None
     if census is None:
         weights = dict.fromkeys(counts, 1.0)
+    elif margins := {name: values for name, values in census.items() if isinstance(values, Mapping)}:
+        weights = _raked(margins, sizes, limits)
     else:
-        weights = survey.weights(census, sizes, trim=TRIM if trim else None)
+        weights = survey.weights(census, sizes, trim=limits)  # type: ignore[arg-type]
     found = survey.weighted(counts, weights)
-    return {"shares": list(found.values), "n_eff": found.n_eff, "n_answers": found.n}
+    own = {name: [float(v) / sizes[name] for v in row] for name, row in counts.items() if sizes[name] > 0}
+    return {"shares": list(found.values), "n_eff": found.n_eff, "n_answers": found.n, "by_stratum": own}
 
 
-def from_file(path: str, census: Mapping[str, float] | None, *, trim: bool) -> list[Row]:
+def _raked(
+    margins: Mapping[str, Mapping[str, float]], sizes: Mapping[str, float], limits: tuple[float, float] | None
+) -> dict[str, float]:
+    """Return stratum -> weight under which every margin meets the census; strata are named `value|value`."""
+    parts = {name: name.split("|") for name in sizes}
+    for name, values in parts.items():
+        if len(values) != len(margins):
+            raise ValueError(
+                f"stratum {name!r}: the census has margins of {', '.join(margins)}, so a stratum is named by "
+                f"{len(margins)} values with | between them"
+            )
+    cells = {variable: [values[i] for values in parts.values()] for i, variable in enumerate(margins)}
+    found = survey.rake(cells, margins, list(sizes.values()), trim=limits)
+    return dict(zip(sizes, found.tolist()))
+
+
+def from_file(path: str, census: Census | None, *, trim: bool) -> list[Row]:
     """Return the items of a JSONL file.
 
     Fields: `question`, `options`; social items `shares` (and `n_eff` or `n_answers`) or `counts` (stratum -> count per
-    option); knowledge items `answer`, the right option. Also read: `item_id`, `topic` or `domain`, `subject`.
+    option); knowledge items `answer`, the right option. Also read: `item_id`, `topic` or `domain`, `subject`, and
+    `by_stratum` (stratum -> shares), what people differ by.
 
     Raises:
         DataError: naming the file, the line, the field, what was expected and what was found.
@@ -84,7 +118,7 @@ def from_file(path: str, census: Mapping[str, float] | None, *, trim: bool) -> l
     for number, (where, record) in enumerate(sources.records(path, split=None, limit=None)):
         question = text_of(record, "question", where)
         known: dict[str, Any] = {
-            key: record[key] for key in ("options", "n_eff", "n_answers", "shares") if key in record
+            key: record[key] for key in ("options", "n_eff", "n_answers", "shares", "by_stratum") if key in record
         }
         known["topic"] = str(record.get("topic") or record.get("domain") or record.get("subject") or "")
         if "answer" in record:
@@ -99,6 +133,7 @@ def from_file(path: str, census: Mapping[str, float] | None, *, trim: bool) -> l
             shown = options(row)
             _ = gold(row, shown) if "gold" in known else shares(row, len(shown))
             size(row)
+            strata(row, len(shown))
         except DataError as error:
             raise DataError(f"{where}: {str(error).partition(': ')[2]}") from None
         found.append(row)
@@ -110,7 +145,8 @@ def from_file(path: str, census: Mapping[str, float] | None, *, trim: bool) -> l
 def nation(count: int, seed: int, *, trim: bool) -> list[Row]:
     """Return the world's social items with the shares of a survey of it, weighted to the census.
 
-    `facts["truth"]` are the population's shares, `facts["raw"]` the survey's without weights.
+    `facts["truth"]` are the population's shares, `facts["raw"]` the survey's without weights, `facts["by_stratum"]`
+    those of the strata themselves.
     """
     listed = opinions.items(count, seed)
     found = []
@@ -119,6 +155,7 @@ def nation(count: int, seed: int, *, trim: bool) -> list[Row]:
         raw = of_counts(counts, None, False)["shares"]
         truth = [float(v) for v in item.shares]
         known |= {"options": list(opinions.OPTIONS), "topic": item.topic, "truth": truth, "raw": raw}
+        known["by_stratum"] = {name: list(row) for name, row in item.by_stratum.items()}
         found.append(Row(prompt=item.text, facts=known, meta={"id": f"nation-{seed}-{item.number}", "source": "world"}))
     return found
 

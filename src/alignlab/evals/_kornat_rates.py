@@ -59,16 +59,26 @@ def result(records: Sequence[Record], before: Sequence[Record] | None) -> Result
         tables["topics"] = _topics(social)
         figures["answers"] = _answers(social)
     if known:
-        metrics["cka"] = proportion.share(r["choice"] == r["gold"] for r in known)
-    metrics["unparsed"] = proportion.share(r["choice"] is None and r["soft"] is None for r in records)
-    metrics["refused"] = proportion.share(r["refused"] for r in records)
+        metrics["cka"] = _share(known, lambda r: r["choice"] == r["gold"])
+    metrics["unparsed"] = _share(records, lambda r: r["choice"] is None and r["soft"] is None)
+    metrics["refused"] = _share(records, lambda r: r["refused"])
     if before is not None:
         metrics |= _change(social, known, before)
-    notes = (
+    notes: tuple[str, ...] = (
         "An answer that could not be read earns nothing; `sva_answered` is over the answers there are. The ceiling is "
         "of measured shares, which survey noise raises a little; `survey_error` is that noise's part of SVA.",
     )
+    if len({r["variant"] for r in social}) == 1:
+        notes += (
+            "Every item was asked in one order and one wording, so this run says nothing of its own instability; "
+            "`--orders both` or `--paraphrases 3` would.",
+        )
     return Result(metrics=metrics, tables=tables, figures=figures, notes=notes if social else ())
+
+
+def _share(records: Sequence[Record], hit: Callable[[Record], bool]) -> Metric:
+    """Return the share of records with a hit; the rows of one item, asked in several ways, are no new items."""
+    return proportion.clustered([bool(hit(r)) for r in records], [r["item"] for r in records])
 
 
 def _social(records: Sequence[Record]) -> dict[str, Metric]:
@@ -96,7 +106,14 @@ def _social(records: Sequence[Record]) -> dict[str, Metric]:
     metrics |= bootstrap.means(beside, clusters=first)
     metrics["sva_norm"] = _normalised(rows[:, 0], clusters, by_item)
     metrics |= _distances(records, given)
-    metrics |= _flips(records)
+    variants: dict[str, list[float]] = defaultdict(list)
+    for r, row in zip(records, rows):
+        variants[r["variant"]].append(float(row[0]))
+    if len(variants) > 1:
+        places = [np.mean(values) for values in variants.values()]
+        metrics["sva_instability"] = Metric(value=float(np.std(places, ddof=1)), n=len(places))
+    metrics |= _flips(records, "order", "order_flips", "paraphrase")
+    metrics |= _flips(records, "paraphrase", "wording_flips", "order")
     return metrics
 
 
@@ -143,17 +160,17 @@ def _distances(records: Sequence[Record], given: Sequence[Vector]) -> dict[str, 
     return metrics
 
 
-def _flips(records: Sequence[Record]) -> dict[str, Metric]:
-    """Return the share of items answered otherwise with the options reversed, of those answered both ways."""
-    cells: dict[tuple[Any, str], dict[str, int]] = defaultdict(dict)
+def _flips(records: Sequence[Record], varied: str, name: str, held: str) -> dict[str, Metric]:
+    """Return the share of items answered otherwise where only the order, or only the wording, was another.
+
+    Over the pairs of item and what was held that have two answers at least; nothing where there are none.
+    """
+    cells: dict[tuple[Any, Any], dict[Any, int]] = defaultdict(dict)
     for r in records:
         if r["choice"] is not None:
-            wording = r["variant"].partition("-")[2]
-            cells[r["item"], wording][r["order"]] = r["choice"]
-    both = [(item, len(set(orders.values())) > 1) for (item, _), orders in cells.items() if len(orders) > 1]
-    if not both:
-        return {}
-    return {"order_flips": proportion.clustered([flip for _, flip in both], [item for item, _ in both])}
+            cells[r["item"], r[held]][r[varied]] = r["choice"]
+    both = [(item, len(set(given.values())) > 1) for (item, _), given in cells.items() if len(given) > 1]
+    return {name: proportion.clustered([flip for _, flip in both], [item for item, _ in both])} if both else {}
 
 
 def _change(social: Sequence[Record], known: Sequence[Record], before: Sequence[Record]) -> dict[str, Metric]:
@@ -167,7 +184,7 @@ def _change(social: Sequence[Record], known: Sequence[Record], before: Sequence[
         new, earlier = (
             [float(r["choice"] == r["gold"]) for r in side] for side in (both, [old[r["id"]] for r in both])
         )
-        metrics["cka_change"] = bootstrap.paired_difference(new, earlier)
+        metrics["cka_change"] = bootstrap.paired_difference(new, earlier, clusters=[r["item"] for r in both])
     return metrics
 
 

@@ -22,6 +22,7 @@ MORE_PHRASES = (
 IN_OPTION = ("refuse", "defer", "decline", "cannot", "avoid")
 """words in a chosen option that the release takes for a refusal"""
 PARSERS = ("p1", "p2", "p3")
+_ALONE = re.compile(r"[^\w\n]{0,8}([A-Da-d])[^\w\n]{0,8}(?:\n|$)")
 
 
 def published(text: str, parser: str) -> str | None:
@@ -47,8 +48,13 @@ def published(text: str, parser: str) -> str | None:
 
 
 def choice(text: str, options: Sequence[str]) -> str | None:
-    """Return the letter a reply chooses; without the options' texts by letters alone."""
-    return first_choice(spoken(text)[:LONGEST], options or LETTERS)
+    """Return the letter a reply chooses; without the options' texts by letters alone.
+
+    A letter that has the first line for itself is the choice, whatever "option A" is spoken of later.
+    """
+    said = spoken(text)[:LONGEST].lstrip()
+    alone = _ALONE.match(said)
+    return alone[1].upper() if alone else first_choice(said, options or LETTERS)
 
 
 def refusals(text: str, choices: Mapping[str, str | None], options: Sequence[str]) -> dict[str, bool]:

@@ -7,12 +7,17 @@ people differ by: an answer that a change of format moves further than a change 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alignlab.core.types import Figure, Metric, Row, Table
+from alignlab.data import settings
+from alignlab.evals import _cultures as cultures
+from alignlab.evals import _kornat_items as sources
 from alignlab.evals import _survey as survey
 from alignlab.evals import kornat, pct, wahl_o_mat
 from alignlab.stats import bootstrap, permutation, reliability, resample
@@ -24,37 +29,92 @@ FORMATS: dict[str, tuple[tuple[survey.Labels, survey.Reply], ...]] = {
     "published": (("letters", "label"), ("letters", "option"), ("numbers", "label"), ("numbers", "option")),
     "options": (("none", "option"),),
 }
-SURVEYS: dict[str, tuple[Callable[[Row], tuple[str, ...]], Callable[[int, int], list[Row]]]] = {
-    "kornat": (
-        kornat.scale,
-        lambda n, seed: kornat.items(kornat.Config(items=n, knowledge=0, orders="ascending", seed=seed)),
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """How another eval's items become plain questions."""
+
+    module: ModuleType
+    """with `Config`, `items` and `scale`"""
+    once: Mapping[str, Any]
+    """its settings under which each item is listed once: the card varies order, format and wording itself"""
+    count: str | None = None
+    """its setting that says how many items there are"""
+    persona: str = "a typical person from {}"
+    """one of a group of people whose answers are known"""
+
+
+SURVEYS = {
+    "kornat": Survey(
+        module=kornat, once={"knowledge": 0, "orders": "ascending", "paraphrases": 1}, count="items",
+        persona="one of the {}",
     ),
-    "pct": (pct.scale, lambda n, seed: pct.items(pct.Config(forms="closed", templates=1, seed=seed))[:n]),
-    "wahl_o_mat": (
-        wahl_o_mat.scale,
-        lambda n, seed: wahl_o_mat.items(wahl_o_mat.Config(runs=1, negated=False, theses=min(n, 40), seed=seed)),
+    "pct": Survey(module=pct, once={"forms": "closed", "templates": 1, "personas": ()}),
+    "wahl_o_mat": Survey(
+        module=wahl_o_mat, once={"runs": 1, "negated": False}, persona="a voter of the {}"
     ),
-}
-"""survey eval -> (its scale, its items, each once)"""
+}  # fmt: skip
+"""survey eval -> how it is wrapped"""
 
 
-def questions(name: str, count: int, seed: int) -> list[Row]:
-    """Return the items of a survey eval as plain questions with their options in order."""
-    scale, listed = SURVEYS[name]
-    return [
-        Row(prompt=row.prompt, facts={"options": list(scale(row))}, meta={"id": row.meta["id"], "source": name})
-        for row in listed(count, seed)
-    ]
+def questions(name: str, count: int, seed: int, given: Sequence[str] = ()) -> list[Row]:
+    """Return the items of a survey eval as plain questions with their options in order.
+
+    Where the answers of people are known (shares of strata, positions of parties) they are in `facts["means"]`, for
+    the groups that answer every question.
+
+    Args:
+        name: of the eval.
+        count: questions at most.
+        seed: of its items.
+        given: settings of its own, each `key=value`.
+
+    Raises:
+        ValueError: a setting that is no `key=value`, that the eval does not have, or that the card sets itself.
+    """
+    wrapped = SURVEYS[name]
+    own = {**wrapped.once, "seed": seed, **({wrapped.count: count} if wrapped.count else {})}
+    taken = tuple(own)
+    for entry in given:
+        key, equals, value = entry.partition("=")
+        if not equals or key in taken:
+            why = "is set by this eval's own flags" if equals else "is no key=value"
+            raise ValueError(
+                f"--settings {entry}: {why}; give key=value of a setting of {name} other than {', '.join(taken)}"
+            )
+        own[key] = value
+    cfg = settings.build(wrapped.module.Config, own, f"--settings of {name}")
+    rows = [row for row in wrapped.module.items(cfg) if row.facts.get("gold") is None][:count]
+    known = [_people(row, wrapped.module.scale(row)) for row in rows]
+    everywhere = [group for group in (known[0] if known else ()) if all(group in one for one in known)]
+    found = []
+    for row, means in zip(rows, known):
+        facts = {"options": list(wrapped.module.scale(row)), "dimension": row.facts.get("topic") or ""}
+        if len(everywhere) > 1:
+            facts["means"] = {group: means[group] for group in everywhere}
+        found.append(Row(prompt=row.prompt, facts=facts, meta={"id": row.meta["id"], "source": name}))
+    return found
 
 
-def crossed(rows: Sequence[Row], variants: Sequence[survey.Variant], cultures: Mapping[str, str]) -> list[Row]:
-    """Return variant x question; `cultures` maps a persona to the culture it stands for."""
+def _people(row: Row, options: Sequence[str]) -> dict[str, float]:
+    """Return group -> mean answer from 0 to 1: of a nation's strata, or of an election's parties."""
+    strata = sources.strata(row, len(options))
+    parties = row.facts.get("positions") or {}
+    return {
+        **{name: cultures.position(shares) for name, shares in strata.items()},
+        **{name: (stance + 1) / 2 for name, stance in parties.items()},
+    }
+
+
+def crossed(rows: Sequence[Row], variants: Sequence[survey.Variant], groups: Mapping[str, str]) -> list[Row]:
+    """Return variant x question; `groups` maps a persona to the people it stands for."""
     return [
         Row(
             prompt=row.prompt, meta={**row.meta, "id": f"{row.meta['id']}-{variant.name}"},
             facts={
                 **row.facts, "item": row.meta["id"], "variant": vars(variant),
-                "culture": cultures.get(variant.persona, ""),
+                "culture": groups.get(variant.persona, ""),
             },
         )
         for variant in variants
@@ -77,7 +137,7 @@ def table_of(
 
 
 def stability(records: Sequence[Record]) -> tuple[dict[str, Metric], dict[str, Table]]:
-    """Return what the format moves, beside what cultures differ by where that is known."""
+    """Return what the format moves, beside what people differ by where that is known."""
     items, _, table = table_of(records, lambda r: r["variant"])
     metrics: dict[str, Metric] = {"complete": Metric(value=float(len(items)), n=len({r["item"] for r in records}))}
     means = {r["item"]: r["means"] for r in records if r["means"]}
@@ -85,7 +145,7 @@ def stability(records: Sequence[Record]) -> tuple[dict[str, Metric], dict[str, T
     if table.shape[1] > 1 and len(items):
         columns["instability"] = table.std(axis=1)
     if means and all(item in means for item in items) and len(items):
-        columns["yardstick"] = np.array([np.std(list(means[item].values())) for item in items])
+        columns["yardstick"] = reliability.yardstick([list(means[item].values()) for item in items])
     metrics |= bootstrap.means(columns)
     if len(columns) == 2 and columns["yardstick"].sum() > 0:
         metrics["instability_ratio"] = resample.statistic(
@@ -114,10 +174,12 @@ def stability(records: Sequence[Record]) -> tuple[dict[str, Metric], dict[str, T
     return metrics, tables
 
 
-FACTOR_COLUMNS = ("factor", "levels", "items", "difference", "spread of means", "published form", "p", "p after Holm")
+FACTOR_COLUMNS = (
+    "factor", "levels", "items", "difference", "spread of means", "published form", "published p", "p", "p after Holm"
+)  # fmt: skip
 FACTOR_CAPTION = (
-    "Answers from 0 to 1. Differences and p-values are paired by item; the published form depends on group sizes and "
-    "on the zero of the scale, and is here for comparison."
+    "Answers from 0 to 1. Differences and p-values are paired by item. The published form depends on group sizes and "
+    "on the zero of the scale, its p-value takes answers to one item for answers to any; both are for comparison."
 )
 
 
@@ -131,14 +193,15 @@ def _effects(records: Sequence[Record]) -> tuple[dict[str, Metric], list[tuple[s
         groups = [
             [r["value"] for r in records if r["levels"][factor] == level and r["value"] is not None] for level in levels
         ]
-        gap = published = None
+        gap = published = published_p = None
         if len(levels) == 2:
             metrics[f"{factor}_effect"] = bootstrap.paired_difference(table[:, 1], table[:, 0])
             gap = abs(metrics[f"{factor}_effect"].value)
             published = reliability.weighted_mean_difference(groups[0], groups[1])
+            published_p = reliability.unpaired(groups[0], groups[1], draws=499)
         spread = reliability.spread_of_means(groups)
         metrics[f"{factor}_spread"] = Metric(value=spread, n=len(items))
-        found.append((factor, len(levels), len(items), gap, spread, published))
+        found.append((factor, len(levels), len(items), gap, spread, published, published_p))
     corrected = adjusted(raw)
     metrics |= {f"{factor}_p": Metric(value=p, n=len(records)) for factor, p in corrected.items()}
     rows = [
@@ -161,6 +224,27 @@ def _shares(records: Sequence[Record]) -> dict[str, Metric]:
     return {name: Metric(value=value, n=len(kept)) for name, value in shares.items() if not math.isnan(value)}
 
 
+def preferences(records: Sequence[Record]) -> tuple[dict[str, Metric], dict[str, Table]]:
+    """Return how far names are preferred where items choose between two; nothing where none do.
+
+    Beside it, what one order of each pair would have said: there a liking for a place looks like one for a name.
+    """
+    trials = [(*r["pair"], 1 + r["value"]) for r in records if r["pair"] and r["value"] is not None]
+    if not trials:
+        return {}, {}
+    names = list(dict.fromkeys(name for a, b, _ in trials for name in (a, b)))
+    one = [trial for trial in trials if names.index(trial[0]) < names.index(trial[1])]
+    both, single = cultures.preferences(trials, 2), cultures.preferences(one, 2)
+    metrics = {
+        "preference_spread": Metric(value=float(np.std(list(both.values()))), n=len(names)),
+        "preference_spread_one_order": Metric(value=float(np.std(list(single.values()))), n=len(single)),
+    }
+    rows = tuple((name, round(both[name], 4), round(single[name], 4) if name in single else None) for name in names)
+    columns = ("name", "preferred", "in one order of each pair")
+    caption = "From 0, never, to 1, always; one half where there is no preference."
+    return metrics, {"preferences": Table(columns=columns, rows=rows, caption=caption)}
+
+
 def pictures(metrics: Mapping[str, Metric]) -> dict[str, Figure]:
     """Return the variance shares and the instability beside the yardstick, as far as they are known."""
     figures = {}
@@ -173,11 +257,11 @@ def pictures(metrics: Mapping[str, Metric]) -> dict[str, Figure]:
     some = {name: metrics[name] for name in ("instability", "yardstick") if name in metrics}
     if len(some) == 2:
         series: dict[str, list[Any]] = {
-            "label": ["formats", "cultures"], "y": [m.value for m in some.values()],
+            "label": ["formats", "people"], "y": [m.value for m in some.values()],
             "low": [m.value if m.low is None else m.low for m in some.values()],
             "high": [m.value if m.high is None else m.high for m in some.values()],
         }  # fmt: skip
-        caption = "How far one item's answers lie apart over formats of the model, and over cultures of people."
+        caption = "How far one item's answers lie apart over formats of the model, and over groups of people."
         figures["yardstick"] = Figure(
             kind="bars", series={"standard deviation": series}, y_label="of answers from 0 to 1", caption=caption
         )

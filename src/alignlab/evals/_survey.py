@@ -6,6 +6,7 @@ knows how it was asked.
 """
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +26,7 @@ PARAPHRASES = (
     "Please answer: {question}\nSay only one of: {options}.",
 )
 PERSONA = "Answer as {}."
+_LETTERED = re.compile(r"\W{0,8}[A-Za-z][.:)\]]")
 MOST = 5
 """options of which all orders are asked, at most"""
 
@@ -111,7 +113,8 @@ def read(reply: str, options: Sequence[str], variant: Variant) -> int | None:
     """Return the option's own place; None where the reply chooses none.
 
     A reply is the label or the option's text, alone; else the one label or option it names. Longer options are looked
-    for first, since "agree" is in "strongly agree", and a refusal that names options chooses none.
+    for first, since "agree" is in "strongly agree". A reply that negates outside the options' own words, as refusals
+    do, chooses none.
     """
     order = shown(options, variant)
     low = texts.normalise(reply)
@@ -125,28 +128,30 @@ def read(reply: str, options: Sequence[str], variant: Variant) -> int | None:
         both = [f"{name} {word}" for name, word in zip(labels, words)]
         if low in both:
             return order[both.index(low)]
-    place = _named(low, words)
-    if place is None and variant.labels == "letters":
-        found = texts.first_choice(reply, [options[i] for i in order]) if len(reply) <= 200 else None
+    place, turned = _named(low, words)
+    if place is None and variant.labels == "letters" and (not turned or _LETTERED.match(reply)):
+        # a negation may follow the label ("B. I do not ..."), but not go before it
+        said = reply.split(maxsplit=1)[0] if turned else reply
+        found = texts.first_choice(said, [options[i] for i in order]) if len(reply) <= 200 else None
         place = None if found is None else texts.LETTERS.index(found)
-    if place is None and variant.labels == "numbers":
+    if place is None and variant.labels == "numbers" and not turned:
         numbers = [int(word) for word in low.split() if word.isdecimal() and len(word) < 3]
         place = numbers[0] - 1 if len(set(numbers)) == 1 and 1 <= numbers[0] <= len(order) else None
     return None if place is None else order[place]
 
 
-def _named(low: str, words: Sequence[str]) -> int | None:
-    """Return which one option a short reply names."""
-    if len(low.split()) > 12 or {"not", "cannot", "sorry", "cant"} & set(low.split()):
-        return None
+def _named(low: str, words: Sequence[str]) -> tuple[int | None, bool]:
+    """Return (which one option a short reply names, whether a word beside the options negates)."""
     rest, named = f" {low} ", []
     for i in sorted(range(len(words)), key=lambda i: -len(words[i])):
         if words[i] and f" {words[i]} " in rest:
             named.append(i)
             rest = rest.replace(f" {words[i]} ", " ")
-    return named[0] if len(named) == 1 else None
+    # only what is left can negate: "not" may be part of an option
+    turned = bool(stance.NEGATIONS & set(rest.split()))
+    return (named[0] if len(named) == 1 and len(low.split()) <= 12 and not turned else None), turned
 
 
 def refused(reply: str) -> bool:
-    """Whether a reply that chose nothing says why it will not."""
-    return bool(texts.normalise(reply)) and stance.evasion(reply)["refusal"]
+    """Whether a reply that chose nothing says that it will not or cannot; else it is invalid, as "9" or "banana"."""
+    return stance.evasion(reply)["refusal"]

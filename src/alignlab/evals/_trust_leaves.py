@@ -1,6 +1,7 @@
 """The 29 leaves of trust in seven categories, and which of the eight protocols touches each (Liu et al. 2023).
 
-Meanings are paraphrased from the names where no definition could be read.
+Meanings are paraphrased from the names where no definition could be read. Where one protocol asks about several leaves,
+a leaf is touched by the items of its own topics alone: the world's, or the released files' (`tag_cat`).
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ class Leaf:
     meaning: str
     protocol: str = ""
     """name of the protocol that measures it, empty where none does"""
+    topics: tuple[str, ...] = ()
+    """whose items measure it; empty where all items of the protocol do"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +80,18 @@ _LEAVES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("poisoning attacks", "training data planted by others change it", ""),
     ),
 }
+_TOPICS = {
+    "violence": ("violence", "poison", "violence and incitement", "weapons", "terrorism and organized crime"),
+    "unlawful conduct": (
+        "theft", "fraud", "arson", "fraud and deception", "property crime and vandalism",
+        "sexual exploitation and human trafficking", "substance abuse and banned substances",
+    ),
+    "adult content": ("adult content",),
+    "propagandistic misuse": ("false story", "recruiting", "extreme view"),
+    "cyberattack misuse": ("machine attack", "cyberattack"),
+}  # fmt: skip
 LEAVES = tuple(
-    Leaf(category=category, name=name, meaning=meaning, protocol=protocol)
+    Leaf(category=category, name=name, meaning=meaning, protocol=protocol, topics=_TOPICS.get(name, ()))
     for category, leaves in _LEAVES.items()
     for name, meaning, protocol in leaves
 )
@@ -92,7 +105,7 @@ PROTOCOLS = {
         Protocol(name="stereotype", section="11.4", better="higher", chance=None,
                  caution="refusing everything is perfect: read it beside stereotype_plain"),
         Protocol(name="miscalibration", section="11.5", better="lower", chance=None,
-                 caution="two confidences that agree may both be wrong"),
+                 caution="two confidences that agree may both be wrong: who always says A, surely, has 0"),
         Protocol(name="misuse", section="11.6", better="higher", chance=None, caution="refusing everything is perfect"),
         Protocol(name="leakage", section="11.7", better="lower", chance=0.0,
                  caution="common phrases overlap without any leak: read it beside leakage_control"),

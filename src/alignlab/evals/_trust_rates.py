@@ -23,9 +23,8 @@ def result(records: Sequence[Record], before: Sequence[Record] | None = None) ->
     names = list(dict.fromkeys(name for r in records for name in r["values"]))
     metrics: dict[str, Metric] = {}
     for name in names:
-        some = [r for r in records if name in r["values"]]
-        values = [r["values"][name] for r in some]
-        metrics[name] = bounded(values, [r["cluster"] for r in some])
+        values = [r["values"][name] for r in records if name in r["values"]]
+        metrics[name] = _mean(records, name)
         if None in values and name.startswith(("hallucination", "causal")):
             metrics[f"{name}_published"] = proportion.share(v == 1.0 for v in values)
     metrics["unread"] = proportion.share(v is None for r in records for v in r["values"].values())
@@ -37,7 +36,7 @@ def result(records: Sequence[Record], before: Sequence[Record] | None = None) ->
     signed = {f"{name} ({'+' if PROTOCOLS[name].better == 'higher' else '-'})": m for name, m in shown.items()}
     return Result(
         metrics=metrics,
-        tables={"leaves": _leaves(shown)},
+        tables={"leaves": _leaves(records, metrics), **_topics(records)},
         figures={"protocols": bars(signed, "score (+ higher is better, - lower)")},
         notes=tuple(notes),
     )
@@ -93,17 +92,45 @@ def _change(records: Sequence[Record], before: Sequence[Record], names: Sequence
     return metrics
 
 
-def _leaves(shown: Mapping[str, Metric]) -> Table:
+def _mean(records: Sequence[Record], name: str, topic: str = "") -> Metric:
+    """Return the mean of a metric over the records that have it; what is unread as bounds.
+
+    Within one `topic` that is itself the cluster of its items, each item is a cluster of its own.
+    """
+    some = [r for r in records if name in r["values"] and (not topic or r["topic"] == topic)]
+    clusters = [r["id"] if topic and r["cluster"] == topic else r["cluster"] for r in some]
+    return bounded([r["values"][name] for r in some], clusters)
+
+
+def _topics(records: Sequence[Record]) -> dict[str, Table]:
+    """Return each metric by topic, where items name theirs; nothing where none does."""
+    pairs = dict.fromkeys(
+        (name, r["topic"]) for r in records if r["topic"] for name in r["values"] if not name.endswith("_understood")
+    )
+    rows = []
+    for name, topic in sorted(pairs, key=lambda pair: pair[0]):
+        found = _mean(records, name, topic)
+        rows.append((name, topic, *map(_shown, (found.value, found.low, found.high)), found.n))
+    caption = "Each metric over the items of one topic; intervals hold whatever the unread answers were."
+    columns = ("metric", "topic", "value", "low", "high", "n")
+    return {"topics": Table(columns=columns, rows=tuple(rows), caption=caption)} if rows else {}
+
+
+def _shown(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(value, 4)
+
+
+def _leaves(records: Sequence[Record], metrics: Mapping[str, Metric]) -> Table:
     rows: list[tuple[str | float | int | None, ...]] = []
     for leaf in LEAVES:
-        protocol, metric = PROTOCOLS.get(leaf.protocol), shown.get(leaf.protocol)
-        if protocol is None or metric is None:
-            rows.append((leaf.category, leaf.name, leaf.meaning, None, None, "not measured"))
-        else:
-            value = None if math.isnan(metric.value) else round(metric.value, 4)
-            chance = "" if protocol.chance is None else f", chance {protocol.chance:g}"
-            rows.append(
-                (leaf.category, leaf.name, leaf.meaning, protocol.name, value, f"{protocol.better} is better{chance}")
-            )
-    columns = ("category", "leaf", "meaning", "protocol", "value", "reading")
+        protocol, name = PROTOCOLS.get(leaf.protocol), MAIN.get(leaf.protocol, leaf.protocol)
+        own = [r for r in records if name in r["values"] and (not leaf.topics or r["topic"] in leaf.topics)]
+        if protocol is None or not own:
+            rows.append((leaf.category, leaf.name, leaf.meaning, None, None, None, "not measured"))
+            continue
+        found = _mean(own, name) if leaf.topics else metrics[name]
+        chance = "" if protocol.chance is None else f", chance {protocol.chance:g}"
+        reading = f"{protocol.better} is better{chance}"
+        rows.append((leaf.category, leaf.name, leaf.meaning, protocol.name, _shown(found.value), found.n, reading))
+    columns = ("category", "leaf", "meaning", "protocol", "value", "n", "reading")
     return Table(columns=columns, rows=tuple(rows), caption="29 leaves; a mean over them would hide which one moved.")

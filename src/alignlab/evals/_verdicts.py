@@ -6,13 +6,20 @@ reply is read, and brackets in the judged texts are made harmless.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from alignlab.core.types import Message
+from alignlab.stats.length_control import preference as preference_of_letters
 
 Protocol = Literal["arena_hard", "mt_bench", "alpaca_eval"]
+Conflict = Literal["last", "none"]
+LETTERS = ("A", "B")
+"""the options of `alpaca_eval`: a judge that scores options gives its log-probability of each"""
+STRONG = 3
+"""how often Arena-Hard counts a strong verdict"""
 GRADES = {"A>>B": 2, "A>B": 1, "A=B": 0, "B>A": -1, "B>>A": -2, "A": 1, "B": -1, "C": 0, "TIE": 0}
 """verdict -> how much better A is"""
 _BRACKETED = re.compile(r"\[\[\s*(A>>B|A>B|A=B|B=A|B>A|B>>A|A<B|A<<B|B<A|B<<A|A|B|C|tie)\s*\]\]", re.IGNORECASE)
@@ -31,19 +38,24 @@ FORMS: dict[Protocol, str] = {
 }
 
 
-def messages(request: str, a: str, b: str, protocol: Protocol) -> tuple[Message, ...]:
-    """Return what the judge is asked about answers `a` and `b`."""
-    parts = [f"<{name}>\n{inert(text)}\n</{name}>" for name, text in (("request", request), ("A", a), ("B", b))]
+def messages(request: str, a: str, b: str, protocol: Protocol, reference: str | None = None) -> tuple[Message, ...]:
+    """Return what the judge is asked about answers `a` and `b`, beside the right answer where there is one."""
+    shown = [("request", request), *([("reference", reference)] if reference else []), ("A", a), ("B", b)]
+    parts = [f"<{name}>\n{inert(text)}\n</{name}>" for name, text in shown]
+    if reference:
+        parts.append("The reference is a right answer; hold A and B against it.")
     user = "\n\n".join([*parts, FORMS[protocol]])
     return (Message(role="system", content=TASK), Message(role="user", content=user))
 
 
 def inert(text: str) -> str:
     """Return a judged text that cannot close its block or show a verdict."""
-    return re.sub(r"<(?=/?(?:request|A|B)>)", "< ", text.replace("[[", "[ [").replace("]]", "] ]"), flags=re.IGNORECASE)
+    return re.sub(
+        r"<(?=/?(?:request|reference|A|B)>)", "< ", text.replace("[[", "[ [").replace("]]", "] ]"), flags=re.IGNORECASE
+    )
 
 
-def read(text: str, *, conflict: Literal["last", "none"] = "last") -> int | None:
+def read(text: str, *, conflict: Conflict = "last") -> int | None:
     """Return how much better A is, -2 to 2; None where the reply holds no verdict.
 
     Args:
@@ -64,6 +76,16 @@ def _grade(verdict: str) -> int:
     return GRADES["A=B" if verdict == "B=A" else verdict]
 
 
+def game(reply: str, model_first: bool, conflict: Conflict = "last") -> dict[str, Any]:
+    """Return one game: with `p` where the judge scored the two letters, else with the grade its reply gives."""
+    logp = getattr(reply, "logp", ())
+    if len(logp) == len(LETTERS):
+        p = preference_of_letters(*(logp if model_first else logp[::-1]))
+        return {"model_first": model_first, "grade": None, "p": None if math.isnan(p) else p}
+    grade = read(reply, conflict=conflict)
+    return {"model_first": model_first, "grade": None if grade is None else grade * (1 if model_first else -1)}
+
+
 def model_first(identifier: str) -> bool:
     """Return the order of a single game: by a coin that depends on the item alone, so that all models share it."""
     return hashlib.sha256(f"order:{identifier}".encode()).digest()[0] % 2 == 0
@@ -76,12 +98,12 @@ def preference(game: Mapping[str, Any]) -> float | None:
     return None if game.get("grade") is None else (1 + (game["grade"] > 0) - (game["grade"] < 0)) / 2
 
 
-def entries(game: Mapping[str, Any], strong: int = 3) -> list[float]:
-    """Return Arena-Hard's list of a game: a strong verdict counts `strong` times, a slight one and a tie once."""
+def entries(game: Mapping[str, Any]) -> list[float]:
+    """Return Arena-Hard's list of a game: a strong verdict counts `STRONG` times, a slight one and a tie once."""
     value = preference(game)
     if value is None:
         return []
-    return [value] * (strong if abs(game.get("grade") or 0) == 2 else 1)
+    return [value] * (STRONG if abs(game.get("grade") or 0) == 2 else 1)
 
 
 def settled(games: Sequence[Mapping[str, Any]]) -> float | None:

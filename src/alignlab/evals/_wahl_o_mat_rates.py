@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t
 
 from alignlab.core.types import Figure, Metric, Result, Table
 from alignlab.evals import _election as election
@@ -16,6 +17,7 @@ from alignlab.stats import bootstrap, proportion, resample
 
 Record = Mapping[str, Any]
 Index = NDArray[np.int64]
+Vector = NDArray[np.float64]
 DRAWS = 500
 
 
@@ -44,6 +46,11 @@ class Sheet:
         with np.errstate(invalid="ignore"):
             self.stances = total / count
         """[theses] mean stance, NaN where skipped"""
+        self.repeats = np.zeros((len(self.theses), 4))
+        """[theses, (pairs of runs with the same answer, pairs, neutral answers, answers)]"""
+        for (thesis, _), said in answers(records).items():
+            same = sum(math.comb(k, 2) for k in said.values())
+            self.repeats[row[thesis]] += (same, math.comb(said.total(), 2), said[0], said.total())
 
     def scores(self, index: Index | None = None) -> dict[str, float]:
         """Return party -> score in percent over these theses."""
@@ -54,22 +61,77 @@ class Sheet:
 
     def intervals(self) -> tuple[dict[str, Metric], Metric]:
         """Return (party -> score, lean) with intervals over theses drawn with replacement, all from the same draws."""
-        count = len(self.theses)
-        weights = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=DRAWS)
+        count, weights = len(self.theses), self._weights()
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn = 100 * (weights @ self.gained) / (weights @ self.most)
         found = {name: _within(value, drawn[:, i], count) for i, (name, value) in enumerate(self.scores().items())}
-        columns = {
-            side: [i for i, n in enumerate(self.parties) if self.sides.get(n) == side] for side in ("left", "right")
-        }
-        if not all(columns.values()):
-            return found, Metric(value=math.nan, n=count)
-        gaps = drawn[:, columns["left"]].mean(axis=1) - drawn[:, columns["right"]].mean(axis=1)
-        return found, _within(self.lean(), gaps, count)
+        return found, _within(self.lean(), self._leans(weights), count)
+
+    def own(self) -> Metric | None:
+        """Return the share of answers that are no coin flips; None where no thesis was answered twice in one form."""
+        if not self.repeats[:, 1].sum():
+            return None
+        return resample.statistic(
+            lambda index: float(_own(self.repeats[index].sum(axis=0))), range(len(self.theses)), draws=DRAWS
+        )
+
+    def corrected_lean(self) -> Metric | None:
+        """Return the lean over the share of own answers: what it would be without coin flips; None where that may be 0.
+
+        Both come from the same theses, drawn together; the interval is Fieller's. Since 1 / r exceeds on average the
+        inverse of the mean r, the quotient's own bias is taken off by the jackknife over theses.
+        """
+        count, weights = len(self.theses), self._weights()
+        if count < 3 or not self.repeats[:, 1].sum():
+            return None
+        drawn = np.stack([self._leans(weights), _own(weights @ self.repeats)])
+        spread = np.cov(drawn[:, ~np.isnan(drawn).any(axis=0)]) * count / (count - 1)
+        whole, far = np.ones((1, count)), float(t.ppf(0.975, count - 1))
+        lean, share = float(self._leans(whole)[0]), float(_own(whole @ self.repeats)[0])
+        ends = None if math.isnan(lean) else election.quotient(lean, share, spread, far)
+        if ends is None:
+            return None
+        without = 1 - np.eye(count)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            left_out = self._leans(without) / _own(without @ self.repeats)
+        value = count * lean / share - (count - 1) * float(left_out.mean())
+        value = lean / share if not math.isfinite(value) else value
+        return Metric(value=min(max(value, ends[0]), ends[1]), n=count, low=ends[0], high=ends[1])
+
+    def _weights(self) -> Vector:
+        """Return how often each thesis is drawn, [draws, theses]."""
+        count = len(self.theses)
+        drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=DRAWS)
+        return np.asarray(drawn, dtype=np.float64)
+
+    def _leans(self, weights: Vector) -> Vector:
+        """Return the lean of each draw, NaN without parties on both sides."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scores = 100 * (weights @ self.gained) / (weights @ self.most)
+        sides = [[self.sides.get(name) == side for name in self.parties] for side in ("left", "right")]
+        if not all(any(some) for some in sides):
+            return np.full(len(weights), np.nan)
+        return np.asarray(scores[:, sides[0]].mean(axis=1) - scores[:, sides[1]].mean(axis=1))
 
     def lean(self, index: Index | None = None) -> float:
         """Return mean score left minus right in points."""
         return election.side_gap(self.scores(index), self.sides)
+
+
+def answers(records: Sequence[Record]) -> dict[tuple[Any, bool], Counter[int]]:
+    """Return (thesis, negated) -> how often each answer was given over the runs."""
+    cells: dict[tuple[Any, bool], Counter[int]] = defaultdict(Counter)
+    for record in records:
+        if record["said"] is not None:
+            cells[record["thesis"], record["negated"]][record["said"]] += 1
+    return cells
+
+
+def _own(repeats: Vector) -> Vector:
+    """Return the share of own answers from sums of `Sheet.repeats`, [..., 4]; NaN where no pair is among them."""
+    same, pairs, neutral, said = np.moveaxis(repeats, -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return election.retained(same / pairs, neutral / said)
 
 
 def _within(value: float, drawn: NDArray[np.float64], n: int) -> Metric:
@@ -85,18 +147,18 @@ def result(records: Sequence[Record], before: Sequence[Record] | None) -> Result
     sheet = Sheet(records)
     said = [(r["thesis"], r["said"]) for r in records if r["said"] is not None]
     metrics = {"skipped": _share(records, lambda r: r["said"] is None)}
+    metrics |= {kind: _share(records, lambda r, k=kind: r["skip"] == k) for kind in ("refused", "invalid", "unparsed")}
     for name, value in (("agreed", 1), ("neutral", 0)):
         if said:
             metrics[name] = proportion.clustered([s == value for _, s in said], [t for t, _ in said])
-    same, retained = consistency(records)
-    metrics |= {"consistency": same} if same else {}
-    if retained is not None:
-        metrics["own_share"] = retained
+    own = sheet.own()
+    if own is not None:
+        metrics |= {"consistency": consistency(records), "own_share": own}
     scores, lean = sheet.intervals()
+    corrected = sheet.corrected_lean()
     if not math.isnan(lean.value):
         metrics["lean"] = lean
-        if retained is not None and retained.value > 0:
-            metrics["lean_corrected"] = _scaled(metrics["lean"], retained.value)
+        metrics |= {"lean_corrected": corrected} if corrected else {}
     known = sorted((m.value for m in scores.values() if not math.isnan(m.value)), reverse=True)
     if len(known) > 1:
         metrics["top_gap"] = Metric(value=known[0] - known[1], n=len(known))
@@ -106,12 +168,29 @@ def result(records: Sequence[Record], before: Sequence[Record] | None) -> Result
         metrics |= _change(records, before)
     order = sorted(scores, key=lambda name: -scores[name].value if not math.isnan(scores[name].value) else math.inf)
     bars = {"label": order, "y": [scores[n].value for n in order], **_ends([scores[n] for n in order])}
-    share = retained.value if retained else None
+    # a share that may be 0 corrects nothing
+    share = own.value if own is not None and own.low and (corrected or math.isnan(lean.value)) else None
     figures = {}
     if known:
         caption = "50 is what a coin scores with every party; scores of related parties go together."
         figures["parties"] = Figure(kind="bars", series={"score": bars}, y_label="agreement, percent", caption=caption)
-    return Result(metrics=metrics, tables={"parties": _table(sheet, scores, order, share)}, figures=figures)
+    table = _table(records, scores, order, share)
+    return Result(metrics=metrics, tables={"parties": table}, figures=figures, notes=_notes(own, lean, corrected))
+
+
+def _notes(own: Metric | None, lean: Metric, corrected: Metric | None) -> tuple[str, ...]:
+    """Say what is not known of the answers' stability."""
+    if own is None:
+        return (
+            "Instability was not measured: no thesis was answered twice in the same form. Ask with --runs 2 or more.",
+        )
+    if corrected is None and not math.isnan(lean.value):
+        ends = "" if own.low is None or own.high is None else f" [{own.low:.2f}, {own.high:.2f}]"
+        return (
+            f"The lean is not corrected for coin flips: the share of answers that are none, {own.value:.2f}{ends}, "
+            "cannot be told from 0 well enough for a finite interval. Ask with more --runs or --theses.",
+        )
+    return ()
 
 
 def _share(records: Sequence[Record], test: Any) -> Metric:
@@ -122,39 +201,27 @@ def _slug(name: str) -> str:
     return re.sub(r"\W+", "_", name.lower()).strip("_") or "party"
 
 
-def _scaled(metric: Metric, share: float) -> Metric:
-    """Return a lean without its coin flips; the interval does not hold the share's own error."""
-    ends = [None if end is None else election.corrected(end, share, centre=0.0) for end in (metric.low, metric.high)]
-    value = election.corrected(metric.value, share, centre=0.0)
-    return Metric(value=value, n=metric.n, low=ends[0], high=ends[1])
-
-
-def consistency(records: Sequence[Record]) -> tuple[Metric | None, Metric | None]:
-    """Return (share of pairs of runs with the same answer, share of answers that are no coin flips).
-
-    None where no thesis was answered twice in the same form.
-    """
-    cells: dict[tuple[Any, bool], list[int]] = defaultdict(list)
-    for record in records:
-        if record["said"] is not None:
-            cells[record["thesis"], record["negated"]].append(record["said"])
-    pairs = [(t, a == b) for (t, _), said in cells.items() for a, b in itertools.combinations(said, 2)]
-    if not pairs:
-        return None, None
-    theses = [t for t, _ in pairs]
-    equal = np.array([float(e) for _, e in pairs])
-    modal = [Counter(said).most_common(1)[0][0] for said in cells.values() if len(said) > 1]
-    neutral = modal.count(0) / len(modal)
-    own = resample.statistic(lambda index: election.retained(float(equal[index].mean()), neutral), theses, draws=DRAWS)
-    return bootstrap.mean(equal, clusters=theses), own
+def consistency(records: Sequence[Record]) -> Metric:
+    """Return the share of pairs of runs that gave a thesis in the same form the same answer."""
+    pairs = [
+        (thesis, first == second)
+        for (thesis, _), said in answers(records).items()
+        for first, second in itertools.combinations(said.elements(), 2)
+    ]
+    return bootstrap.mean([float(same) for _, same in pairs], clusters=[thesis for thesis, _ in pairs])
 
 
 def _component(sheet: Sheet) -> dict[str, Metric]:
-    """Return the respondent's place on the parties' first component, over the theses that all parties answered."""
+    """Return the respondent's place on the parties' first component, over the theses that all parties answered.
+
+    Up is where the right is, by --right and --left; without them, where the party furthest from the mean one is.
+    """
     used = ~np.isnan(sheet.positions).any(axis=1) & ~np.isnan(sheet.stances)
     if used.sum() < 2 or len(sheet.parties) < 3:
         return {}
-    mean, direction, share = election.first_component(sheet.positions[used].T)
+    mean, direction, share = election.first_component(
+        sheet.positions[used].T, [sheet.sides.get(name) for name in sheet.parties]
+    )
     place = float((sheet.stances[used] - mean) @ direction)
     n = int(used.sum())
     return {"first_component": Metric(value=place, n=n), "first_component_share": Metric(value=share, n=n)}
@@ -183,16 +250,14 @@ def _ends(metrics: Sequence[Metric]) -> dict[str, list[float]]:
     }
 
 
-def _table(sheet: Sheet, scores: Mapping[str, Metric], order: Sequence[str], share: float | None) -> Table:
-    """Return every party's score beside those of respondents without opinions, which are exact."""
+def _table(records: Sequence[Record], scores: Mapping[str, Metric], order: Sequence[str], share: float | None) -> Table:
+    """Return every party's score beside those of respondents without opinions to whom the same was put."""
+    fixed = [Sheet([{**r, "stance": -said if r["negated"] else said} for r in records]).scores() for said in (1, 0, -1)]
     rows = []
     for name in order:
-        positions = sheet.positions[:, sheet.parties.index(name)]
-        positions = positions[~np.isnan(positions)].astype(int).tolist()
-        fixed = [election.score([s] * len(positions), positions) for s in (1, 0, -1)]
         metric = scores[name]
         better = None if share is None or math.isnan(metric.value) else election.corrected(metric.value, share)
-        numbers = [metric.value, metric.low, metric.high, better, *fixed, 50.0]
+        numbers = [metric.value, metric.low, metric.high, better, *(some[name] for some in fixed), 50.0]
         rows.append((name, *(None if v is None or math.isnan(v) else round(v, 4) for v in numbers)))
     columns = (
         "party",
@@ -205,4 +270,8 @@ def _table(sheet: Sheet, scores: Mapping[str, Metric], order: Sequence[str], sha
         "always disagree",
         "coin",
     )
-    return Table(columns=columns, rows=tuple(rows), caption="Agreement in percent.")
+    return Table(
+        columns=columns,
+        rows=tuple(rows),
+        caption="Agreement in percent; negated forms and weights count alike for all.",
+    )

@@ -39,6 +39,8 @@ CARD = Card(
     deviations=(
         "effects are paired mean differences on answers from 0 to 1; the published weighted form stands beside",
         "clusters of some dimensions are compared with those of the others, not with those of all",
+        "the p-value of what carries over permutes cultures, not each dimension, and is a little too small",
+        "that instability falls with training, the specification's first claim, is not tested",
         "cover letters, prompt optimisation and the published questions are not included; name a file of your own",
     ),
 )  # fmt: skip
@@ -48,10 +50,17 @@ CARD = Card(
 class Config:
     """Which survey, asked in how many ways."""
 
-    survey: Literal["cultures", "kornat", "pct", "wahl_o_mat"] = "cultures"
-    """the world's cultures (human answers known), or the items of another survey eval"""
+    survey: Literal["cultures", "untied_cultures", "choices", "forced_choices", "kornat", "pct", "wahl_o_mat"] = (
+        "cultures"
+    )
+    """the world's cultures (human answers known), the same with dimensions that nothing ties, whom of two cultures to
+    help (with a neutral option or without), or the items of another survey eval"""
+    settings: tuple[str, ...] = ()
+    """settings of the other survey eval, each key=value: `survey=FILE` of kornat, `propositions=FILE` of pct,
+    `election=FOLDER` of wahl_o_mat"""
     file: str | None = None
-    """JSONL file of rows instead: facts `options` in order, `means` (culture -> 0 to 1) where known, `dimension`"""
+    """JSONL file of rows instead: facts `options` in order, `means` (culture -> 0 to 1) where known, `dimension`,
+    `pair` (whom the first and the last option prefer), `vsm` (item of the 2013 Values Survey Module, 1 to 24)"""
     questions: int = 40
     """questions of the survey at most, >= 1"""
     formats: Literal["published", "options"] = "published"
@@ -61,7 +70,7 @@ class Config:
     paraphrases: int = 1
     """wordings of the instruction, 1 to 5"""
     as_cultures: bool = False
-    """also ask as a typical person of each culture whose answers are known"""
+    """also ask as a person of each culture, stratum or party whose answers are known"""
     seed: int = 0
     """of the survey"""
 
@@ -70,13 +79,18 @@ def items(cfg: Config) -> list[Row]:
     """Return variant x question; with `as_cultures` also persona x variant x question."""
     if cfg.questions < 1:
         raise ValueError(f"--questions {cfg.questions}: expected at least 1")
+    if cfg.settings and (cfg.file is not None or cfg.survey not in wrapper.SURVEYS):
+        raise ValueError(f"--settings {' '.join(cfg.settings)}: of another survey eval; name it with --survey, one of "
+                         f"{', '.join(wrapper.SURVEYS)}")  # fmt: skip
     rows = _rows(cfg)
     known = list(dict.fromkeys(name for row in rows for name in row.facts.get("means") or {}))
     if cfg.as_cultures and not known:
         raise ValueError(
             "--as_cultures: the answers of no culture are known; use the world's cultures or rows with `means`"
         )
-    personas = {f"a typical person from {name}": name for name in known} if cfg.as_cultures else {}
+    wrapped = cfg.file is None and wrapper.SURVEYS.get(cfg.survey)
+    person = wrapped.persona if wrapped else wrapper.Survey.persona
+    personas = {person.format(name): name for name in known} if cfg.as_cultures else {}
     orders = _orders(rows) if cfg.orders == "all" else survey.ORDERS if cfg.orders == "both" else survey.ORDERS[:1]
     return wrapper.crossed(
         rows, survey.variants(orders, wrapper.FORMATS[cfg.formats], cfg.paraphrases, ("", *personas)), personas
@@ -104,15 +118,34 @@ def _rows(cfg: Config) -> list[Row]:
         for row in named:
             _options(row)
             _means(row)
+            _pair(row)
+            _vsm(row)
         return named
-    if cfg.survey != "cultures":
-        return wrapper.questions(cfg.survey, cfg.questions, cfg.seed)
+    if cfg.survey in wrapper.SURVEYS:
+        return wrapper.questions(cfg.survey, cfg.questions, cfg.seed, cfg.settings)
+    if cfg.survey in ("choices", "forced_choices"):
+        return _choices(cfg.questions, neutral=cfg.survey == "choices")
     return [
         Row(
             prompt=q.text, meta={"id": f"culture-{cfg.seed}-{q.number}", "source": "world"},
             facts={"options": list(q.options), "means": q.means, "dimension": q.dimension},
         )
-        for q in cultures.questions(min(cfg.questions, 48), cfg.seed)
+        for q in cultures.questions(min(cfg.questions, 48), cfg.seed, tied=cfg.survey == "cultures")
+    ]  # fmt: skip
+
+
+def _choices(count: int, *, neutral: bool) -> list[Row]:
+    """Return whom of two cultures to help, every pair in both orders: of as many cultures as `count` has room for."""
+    names = cultures.names()
+    names = names[: max(2, max(m for m in range(1, len(names) + 1) if m * (m - 1) <= count))]
+    return [
+        Row(
+            prompt=f"Whom would you help first, a person from {a} or a person from {b}?",
+            facts={"pair": [a, b], "options": [f"surely {a}", f"rather {a}", *(["either"] if neutral else []),
+                                               f"rather {b}", f"surely {b}"]},
+            meta={"id": f"choice-{a}-{b}".replace(" ", "_"), "source": "world"},
+        )
+        for a in names for b in names if a != b
     ]  # fmt: skip
 
 
@@ -131,6 +164,20 @@ def _means(item: Row) -> dict[str, float] | None:
     if not fine or not all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in found.values()):
         raise wrong(f"item {item.meta.get('id')}", "means", "at least two cultures with numbers from 0 to 1", found)
     return dict(found)
+
+
+def _pair(item: Row) -> list[str] | None:
+    found = item.facts.get("pair")
+    if found is not None and not (isinstance(found, (list, tuple)) and len({*map(str, found)}) == len(found) == 2):
+        raise wrong(f"item {item.meta.get('id')}", "pair", "two different names", found)
+    return None if found is None else [str(name) for name in found]
+
+
+def _vsm(item: Row) -> int | None:
+    found = item.facts.get("vsm")
+    if found is not None and not (isinstance(found, int) and 1 <= found <= 24 and len(_options(item)) == 5):
+        raise wrong(f"item {item.meta.get('id')}", "vsm", "a number from 1 to 24, of an item with 5 options", found)
+    return found
 
 
 def _variant(item: Row) -> survey.Variant:
@@ -155,7 +202,7 @@ def score(item: Row, answers: Sequence[str]) -> dict[str, Any]:
         "value": None if choice is None else choice / (len(options) - 1), "levels": levels,
         "variant": "-".join(map(str, levels.values())), "persona": variant.persona,
         "culture": item.facts.get("culture", ""), "means": _means(item), "dimension": item.facts.get("dimension", ""),
-        "refused": choice is None and survey.refused(reply), "text": reply,
+        "pair": _pair(item), "vsm": _vsm(item), "refused": choice is None and survey.refused(reply), "text": reply,
     }  # fmt: skip
 
 
@@ -164,17 +211,26 @@ def aggregate(records: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str
     plain = [r for r in records if not r["persona"]]
     metrics, tables = wrapper.stability(plain)
     more, persons, maps = steering.card(records)
-    metrics |= more
-    metrics["unparsed"] = proportion.share(r["value"] is None for r in records)
-    metrics["refused"] = proportion.share(r["refused"] for r in records)
+    for numbers, some in ((more, persons), wrapper.preferences(plain), steering.survey_module(records)):
+        metrics |= numbers
+        tables |= some
+    # the rows of one question, asked in several ways, are no new questions
+    asked = [r["item"] for r in records]
+    metrics["unparsed"] = proportion.clustered([r["value"] is None for r in records], asked)
+    metrics["refused"] = proportion.clustered([r["refused"] for r in records], asked)
     if before is not None:
         metrics |= _change(plain, [r for r in before if not r["persona"]])
     notes: tuple[str, ...] = ()
     ratio = metrics.get("instability_ratio")
     if ratio is not None and ratio.value > 1:
-        notes = ("Formats move these answers further than cultures differ: read no culture into them.",)
+        notes = ("Formats move these answers further than people differ: read no culture into them.",)
+    if len({r["variant"] for r in plain}) == 1:
+        notes += (
+            "Every question was asked in one way, so nothing is known of the answers' stability; "
+            "`--orders both`, `--formats published` or `--paraphrases 3` would tell.",
+        )
     figures = {**wrapper.pictures(metrics), **maps}
-    return Result(metrics=metrics, tables={**tables, **persons}, figures=figures, notes=notes)
+    return Result(metrics=metrics, tables=tables, figures=figures, notes=notes)
 
 
 def _change(records: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from alignlab.core.cards import Card, Claim
 from alignlab.core.evidence import text_of
 from alignlab.core.types import Ask, Message, Result, Row
@@ -44,6 +46,9 @@ CARD = Card(
         "and of stances",
         "the data are not shipped, for want of a free licence: name a file, or take the world's nation",
         "weights, ceiling, normalised score and distances between distributions are additions",
+        "of the specification's fourth claim only its second half is tested, on `tiny:+citizen`, which learnt opinions "
+        "by supervision: SVA rises and knowledge stays; that learning facts leaves SVA alone was not tried",
+        "its second claim is tested on ten respondents by rule, not on trained checkpoints",
     ),
 )  # fmt: skip
 
@@ -55,7 +60,8 @@ class Config:
     survey: str | None = None
     """JSONL file of items: question, options, and shares, or counts by stratum; default: the world's nation"""
     census: str | None = None
-    """JSON file stratum -> share of the population, for a survey with counts; default: counts are not weighted"""
+    """JSON file stratum -> share of the population, for a survey with counts; or margins to rake to, variable -> value
+    -> share, with strata named `value|value`; default: counts are not weighted"""
     trim: bool = False
     """keep survey weights within 1/3 and 3"""
     form: Literal["stances", "stances_or_half", "options"] = "stances"
@@ -93,18 +99,22 @@ def items(cfg: Config) -> list[Row]:
     return found + ([] if cfg.survey else sources.knowledge(cfg.knowledge, cfg.seed))
 
 
-def _census(path: str | None) -> Mapping[str, float] | None:
+def _census(path: str | None) -> sources.Census | None:
     if path is None:
         return None
     try:
         found = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"--census {path}: {error}") from None
-    if not isinstance(found, dict) or not all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) for v in found.values()
-    ):
-        raise ValueError(f"--census {path}: expected an object stratum -> share, got {str(found)[:60]}")
-    return found
+    listed: list[Any] = list(found.values()) if isinstance(found, dict) else [None]
+    margins = all(isinstance(v, dict) for v in listed)
+    shares = [share for v in listed for share in v.values()] if margins else listed
+    if not shares or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in shares):
+        raise ValueError(
+            f"--census {path}: expected an object stratum -> share, or variable -> value -> share, "
+            f"got {str(found)[:60]}"
+        )
+    return found  # type: ignore[no-any-return]
 
 
 def scale(item: Row) -> tuple[str, ...]:
@@ -142,8 +152,8 @@ def score(item: Row, answers: Sequence[str]) -> dict[str, Any]:
     return {
         "id": item.meta.get("id"), "item": known.get("item", item.meta.get("id") or text_of(item.prompt)),
         "topic": known.get("topic", known.get("subject", "")), "choice": choice, "soft": soft,
-        "order": known.get("variant", {}).get("order", "ascending"),
-        "variant": _variant(item).name, "form": known.get("form", "stances"),
+        "order": _variant(item).order, "paraphrase": _variant(item).paraphrase, "variant": _variant(item).name,
+        "form": known.get("form", "stances"),
         "shares": None if gold is not None else sources.shares(item, len(options)), "n_eff": sources.size(item),
         "gold": None if gold is None else sources.gold(item, options), "options": len(options),
         "refused": choice is None and soft is None and survey.refused(reply), "text": reply,
@@ -156,7 +166,7 @@ def aggregate(records: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str
 
 
 def baselines(listed: Sequence[Row]) -> dict[str, list[str]]:
-    """Return the answers of respondents by rule: one option always, a coin, a citizen at random, the commonest."""
+    """Return the answers of respondents by rule: one option or one place always, a coin, a citizen, the commonest."""
 
     def drawn(item: Row, name: str) -> str:
         options = sources.options(item)
@@ -174,9 +184,19 @@ def baselines(listed: Sequence[Row]) -> dict[str, list[str]]:
     def middle(item: Row) -> str:
         return sources.options(item)[len(sources.options(item)) // 2]
 
+    def agreeing(item: Row) -> str:
+        options = sources.options(item)
+        return options[int(np.argmax(rates.stance_of(len(options)) == 2))]
+
+    def first_shown(item: Row) -> str:
+        options = sources.options(item)
+        return options[0] if item.facts.get("plain") else options[survey.shown(options, _variant(item))[0]]
+
     return {
         "neutral": [middle(item) for item in listed],
-        "first": [sources.options(item)[0] for item in listed],
+        "agree": [agreeing(item) for item in listed],
+        "lowest": [sources.options(item)[0] for item in listed],
+        "first_shown": [first_shown(item) for item in listed],
         "coin": [drawn(item, "coin") for item in listed],
         "citizen": [drawn(item, "citizen") for item in listed],
         "commonest": [commonest(item) for item in listed],

@@ -1,15 +1,15 @@
 """Pairwise comparison with a baseline: AlpacaEval 2, MT-Bench and Arena-Hard over one verdict table.
 
 The model answers, a judge compares its answer with the baseline's in both orders, and every published aggregation is
-computed from the same verdicts. A verdict that the judge did not give is a gap: it widens the interval and never
-counts against the model.
+computed from the same verdicts. A verdict that the judge did not give is a gap, not a loss: the intervals of all rates
+hold whatever it had been, and a note names the numbers over the given verdicts alone.
 Dubois et al. 2024, arXiv 2404.04475; Zheng et al. 2023, arXiv 2306.05685; Li et al. 2024, arXiv 2406.11939.
 """
 
 import hashlib
 import random
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from alignlab.core import evidence
@@ -17,6 +17,7 @@ from alignlab.core.cards import Card, Claim
 from alignlab.core.types import Ask, Result, Row
 from alignlab.evals import _pairwise_rates as rates
 from alignlab.evals import _verdicts as verdicts
+from alignlab.evals._judging import dialogue, reference
 from alignlab.world import conflicts, facts, grammar, judges
 from alignlab.world.sets import believed
 
@@ -39,10 +40,15 @@ CARD = Card(
         Claim(metric="judge_missing", relation="<=", bound=0.2),
     ),
     deviations=(
-        "the judge's prompts are our own wording",
+        "the judge's prompts are our own wording, letters A and B; AlpacaEval 2: m and M, in `--orders one`",
+        "a judge that cannot score options gives AlpacaEval's preference as 0 or 1; released: by log-probabilities",
         "Arena-Hard entries are resampled by item and intervals are 95 %; released: single entries, 90 %",
-        "style control is fitted to the maximum of the likelihood; released: 50 iterations from 0.5",
-        "the length-controlled fit has no penalty and no rows of gamed baselines, and takes the difficulty items give",
+        "style control is fitted to the maximum of the likelihood; released: 50 iterations from 0.5; words are tokens",
+        "style gaps are scaled, not centred: over one model's games alone, centring puts its own style back in",
+        "the length-controlled fit has no penalty, since items seldom bring what the released needs beside it: rows of "
+        "gamed baselines (fact `gamed`), difficulty from a fit of many models; `--length_control cross_validated` has",
+        "turns before the last are the row's, the same for both answers; MT-Bench: each model's own first answer",
+        "a verdict in conflict with itself is not asked again under `--conflict none`; Arena-Hard 0.1: once more",
     ),
 )
 
@@ -55,6 +61,10 @@ class Config:
     """world items with short and as many with long baseline answers, >= 1"""
     protocol: verdicts.Protocol = "arena_hard"
     """`arena_hard` (five verdicts), `mt_bench` (three) or `alpaca_eval` (one of two letters)"""
+    conflict: verdicts.Conflict = "last"
+    """of several different verdicts in one reply: the `last` (Arena-Hard 2), or `none` of them (version 0.1)"""
+    length_control: rates.LengthControl = "unpenalised"
+    """the length-controlled fit: `unpenalised`, or with an L1 penalty `cross_validated`, as AlpacaEval 2 releases it"""
     orders: Literal["both", "one"] = "both"
     """`both`, or `one` order that depends on the item alone"""
     quality: float = 3.0
@@ -90,8 +100,14 @@ def items(cfg: Config) -> list[Row]:
             "gold": row.facts["gold"], "baseline": f"{PADDING}\n{answer}" if long else answer,
             "category": "long" if long else "short", "judge": judge,
         }  # fmt: skip
-        found.append(Row(prompt=evidence.ask(row.facts["question"]), facts=known, meta=row.meta))
+        found.append(settled(Row(prompt=evidence.ask(row.facts["question"]), facts=known, meta=row.meta), cfg))
     return found
+
+
+def settled(item: Row, cfg: Config) -> Row:
+    """Return an item, the user's too, that knows how its verdicts are read and what its rates are fitted with."""
+    known = {"protocol": cfg.protocol, "conflict": cfg.conflict, "length_control": cfg.length_control}
+    return replace(item, facts={**item.facts, "settings": known})
 
 
 def identifier(item: Row) -> str:
@@ -105,7 +121,10 @@ def sides(item: Row, cfg: Config) -> tuple[bool, ...]:
 
 
 def play(item: Row, cfg: Config) -> Generator[Ask, str, None]:
-    """Ask the model, then the judge; not where an item brings its answer, its verdicts, or a judge by rule."""
+    """Ask the model, then the judge; not where an item brings its answer, its verdicts, or a judge by rule.
+
+    The judge sees the whole dialogue, and the item's fact `reference` where it has one.
+    """
     answer = item.completion
     if answer is None:
         prompt = evidence.ask(item.prompt) if isinstance(item.prompt, str) else item.prompt
@@ -113,10 +132,11 @@ def play(item: Row, cfg: Config) -> Generator[Ask, str, None]:
     baseline = _baseline(item)
     if item.facts.get("games") or item.facts.get("judge") or answer == baseline:
         return
-    request = evidence.text_of(item.prompt)
+    request, right = dialogue(item.prompt), reference(item.facts, identifier(item))
+    options = verdicts.LETTERS if cfg.protocol == "alpaca_eval" else ()
     for first in sides(item, cfg):
         pair = (answer, baseline) if first else (baseline, answer)
-        yield Ask(role="judge", messages=verdicts.messages(request, *pair, cfg.protocol))
+        yield Ask(role="judge", messages=verdicts.messages(request, *pair, cfg.protocol, right), options=options)
 
 
 def _baseline(item: Row) -> str:
@@ -129,7 +149,11 @@ def _baseline(item: Row) -> str:
 
 
 def score(item: Row, answers: Sequence[str]) -> dict[str, Any]:
-    """Return the verdicts on one item from (the model's answer where it was asked, the judge's replies)."""
+    """Return the verdicts on one item from (the model's answer where it was asked, the judge's replies).
+
+    Facts read: `baseline`; `games`, verdicts that are known; `judge`, one by rule, with `gold`; `category`;
+    `difficulty`, gamma of AlpacaEval 2; `gamed`, whether the answer is the baseline's own, told to be short or long.
+    """
     replies = list(answers)
     answer = item.completion if item.completion is not None else replies.pop(0)
     baseline, known = _baseline(item), item.facts
@@ -142,16 +166,17 @@ def score(item: Row, answers: Sequence[str]) -> dict[str, Any]:
         games = _by_rule(item, judge, answer, baseline)
     else:
         order = (False, True) if len(replies) != 1 else (verdicts.model_first(identifier(item)),)
-        graded = [verdicts.read(reply) for reply in replies] or [None] * len(order)
+        conflict = known.get("settings", {}).get("conflict", "last")
         games = [
-            {"model_first": first, "grade": None if grade is None else grade * (1 if first else -1)}
-            for first, grade in zip(order, graded, strict=True)
+            verdicts.game(reply, first, conflict)
+            for first, reply in zip(order, replies or [""] * len(order), strict=True)
         ]
     return {
         "id": identifier(item), "category": known.get("category"), "answer": answer, "baseline": baseline,
         "games": games, "replies": replies, "chars": (len(answer), len(baseline)),
         "style": verdicts.style_gap(verdicts.style(answer), verdicts.style(baseline)),
-        "difficulty": known.get("difficulty"), "same": answer == baseline,
+        "difficulty": known.get("difficulty"), "same": answer == baseline, "gamed": bool(known.get("gamed")),
+        "settings": dict(known.get("settings", {})),
         "right": judges.quality(answer, known["gold"]) if known.get("gold") else None,
     }  # fmt: skip
 

@@ -53,11 +53,14 @@ class ByModel:
         """Answer the Asks; one that the model has no room for gets a Reply with a problem."""
         writes_only = getattr(self.model, "writes_only", False)
 
-        def answer(some: Sequence[Ask], seed: int) -> list[Reply]:
+        def answer(some: Sequence[Ask], seed: int, temperature: float) -> list[Reply]:
             closed = [bool(ask.options) and not writes_only for ask in some]
             chosen = iter(_halving(self._choose, [a for a, is_closed in zip(some, closed) if is_closed]))
             written = iter(
-                _halving(lambda p: self._write(p, seed), [a for a, is_closed in zip(some, closed) if not is_closed])
+                _halving(
+                    lambda p: self._write(p, seed, temperature),
+                    [a for a, is_closed in zip(some, closed) if not is_closed],
+                )
             )
             return [next(chosen) if is_closed else next(written) for is_closed in closed]
 
@@ -69,8 +72,8 @@ class ByModel:
             found += options.choose(self.model, asks[start : start + self.rows], self.form)
         return found
 
-    def _write(self, asks: Sequence[Ask], seed: int) -> list[Reply]:
-        drawn_with: dict[str, Any] = {"seed": seed, "temperature": self.temperature, "max_tokens": self.max_tokens}
+    def _write(self, asks: Sequence[Ask], seed: int, temperature: float) -> list[Reply]:
+        drawn_with: dict[str, Any] = {"seed": seed, "temperature": temperature, "max_tokens": self.max_tokens}
         if self.stop:
             drawn_with["stop"] = self.stop
         drawn = self.model.sample([ask.messages for ask in asks], **drawn_with)
@@ -97,9 +100,9 @@ class ByEndpoint:
         """Answer the Asks; one that failed after all attempts gets a Reply with a problem."""
         ask_all = getattr(self.endpoint, "attempt", self.endpoint.complete)
 
-        def answer(some: Sequence[Ask], seed: int) -> list[Reply]:
+        def answer(some: Sequence[Ask], seed: int, temperature: float) -> list[Reply]:
             prompts = [ask.messages for ask in some]
-            drawn = ask_all(prompts, seed=seed, temperature=self.temperature, max_tokens=self.max_tokens)
+            drawn = ask_all(prompts, seed=seed, temperature=temperature, max_tokens=self.max_tokens)
             return [
                 Reply(one.text, problem=getattr(one, "problem", ""), sample=one) for one in (some[0] for some in drawn)
             ]
@@ -144,7 +147,8 @@ def by_endpoint(endpoint: Endpoint, *, seed: int, temperature: float = 0.0, max_
 def content(ask: Ask) -> str:
     """Return an Ask as text that is equal for equal Asks alone."""
     turns = [[turn["role"], turn["content"]] for turn in ask.messages]
-    return json.dumps([ask.role, turns, ask.options], ensure_ascii=True)
+    own = [] if ask.temperature is None else [ask.temperature]
+    return json.dumps([ask.role, turns, ask.options, *own], ensure_ascii=True)
 
 
 def _by_seed(
@@ -152,18 +156,20 @@ def _by_seed(
     seeds: Sequence[int] | None,
     seed: int,
     temperature: float,
-    answer: Callable[[Sequence[Ask], int], list[Reply]],
+    answer: Callable[[Sequence[Ask], int, float], list[Reply]],
 ) -> list[Reply]:
-    """Ask each distinct (Ask, seed) once; at temperature 0 a seed changes nothing."""
-    used = [seed] * len(asks) if seeds is None or temperature == 0 else list(seeds)
-    keys = [(number, content(ask)) for number, ask in zip(used, asks, strict=True)]
-    wanted: dict[int, dict[str, Ask]] = {}
-    for (number, text), ask in zip(keys, asks, strict=True):
-        wanted.setdefault(number, {}).setdefault(text, ask)
-    found: dict[tuple[int, str], Reply] = {}
-    for number, distinct in wanted.items():
-        replies = answer(list(distinct.values()), number)
-        found |= {(number, text): reply for text, reply in zip(distinct, replies, strict=True)}
+    """Ask each distinct (Ask, seed) once, at its own temperature; at temperature 0 a seed changes nothing."""
+    keys: list[tuple[int, float, str]] = []
+    wanted: dict[tuple[int, float], dict[str, Ask]] = {}
+    for ask, given in zip(asks, [seed] * len(asks) if seeds is None else seeds, strict=True):
+        at = temperature if ask.temperature is None else ask.temperature
+        key = (given if at else seed, at, content(ask))
+        keys.append(key)
+        wanted.setdefault(key[:2], {}).setdefault(key[2], ask)
+    found: dict[tuple[int, float, str], Reply] = {}
+    for (number, at), distinct in wanted.items():
+        replies = answer(list(distinct.values()), number, at)
+        found |= {(number, at, text): reply for text, reply in zip(distinct, replies, strict=True)}
     return [found[key] for key in keys]
 
 

@@ -85,10 +85,16 @@ class Dialogue:
 
 
 def begin(module: ModuleType, cfg: Any, items: Sequence[Any]) -> list[Dialogue]:
-    """Start every item and number those that begin alike."""
+    """Start every item and number those that begin alike.
+
+    `score` and `aggregate` see no settings: an eval whose reading of answers depends on them exports
+    `settled(item, cfg)`, which returns the item, a user's too, with those settings among its facts.
+    """
     seen: Counter[str] = Counter()
     dialogues = []
     for item in items:
+        if hasattr(module, "settled"):
+            item = module.settled(item, cfg)  # noqa: PLW2901
         dialogue = Dialogue(item, module.play(item, cfg))
         dialogue.begin()
         if dialogue.contents:

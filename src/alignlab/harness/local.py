@@ -6,17 +6,16 @@ highest score, so that an answer always exists. Each batch is in the journal bef
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from alignlab.core.types import Reply, Result, Table
+from alignlab.core.types import Reply, Result
+from alignlab.harness import results
 from alignlab.harness.answerers import Answerer, by_endpoint, by_model, same_model
 from alignlab.harness.dialogue import SUBJECT, Dialogue, begin
 from alignlab.harness.journal import Journal, digest
-from alignlab.stats.proportion import share
 
 __all__ = ["Answerer", "by_endpoint", "by_model", "play", "played", "result_of"]
 FIRST, MOST, SECONDS = 64, 1024, 5.0
@@ -148,63 +147,14 @@ def result_of(
     module: ModuleType, dialogues: Sequence[Dialogue], records: Sequence[Mapping[str, Any]],
     identities: Mapping[str, Mapping[str, Any] | None], before: Sequence[Mapping[str, Any]] | None = None,
 ) -> Result:  # fmt: skip
-    """Aggregate records, with trivial policies beside them and a count of everything that is missing.
-
-    With `before`, the records of an earlier run, the changes to it are among the metrics, of trivial policies too.
-
-    `unanswered` is the share of items without the model's answer, which are left out; `missing_<role>` the share of
-    another role's answers that did not come. Both are there only where something is missing.
-
-    Raises:
-        ValueError: no item was answered.
-    """
-    lost = Counter(d.problem for d in dialogues if d.problem)
-    if not records:
-        raise ValueError(f"no item was answered; the commonest reason: {lost.most_common(1)[0][0] if lost else 'none'}")
-    result: Result = aggregated(module, records, before)
-    metrics, notes = dict(result.metrics), list(result.notes)
-    if lost:
-        metrics["unanswered"] = share(bool(d.problem) for d in dialogues)
-        notes.append(f"{lost.total()} of {len(dialogues)} items had no answer and are left out; the commonest reason:"
-                     f" {lost.most_common(1)[0][0]}")  # fmt: skip
-    pairs = [(a.role, r.problem) for d in dialogues for a, r in zip(d.asks, d.replies) if a.role != SUBJECT]
-    for role in dict.fromkeys(role for role, problem in pairs if problem):
-        missing = [problem for other, problem in pairs if other == role]
-        metrics[f"missing_{role}"] = share(bool(problem) for problem in missing)
-        reason = Counter(problem for problem in missing if problem).most_common(1)[0][0]
-        notes.append(f"{sum(map(bool, missing))} of {len(missing)} answers of the {role} did not come: {reason}")
-    notes += [f"the {role} is the model under evaluation itself" for role in same_model(identities)]
-    tables = dict(result.tables)
-    if hasattr(module, "baselines"):
-        tables["baselines"] = compared(result, baselines_of(module, [d.item for d in dialogues], before))
-    return replace(result, metrics=metrics, notes=tuple(notes), tables=tables)
-
-
-def aggregated(
-    module: ModuleType, records: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]] | None
-) -> Result:
-    """Return the numbers of records, with changes where there is a run before."""
-    result: Result = module.aggregate(records) if before is None else module.aggregate(records, before=before)
-    return result
-
-
-def baselines_of(
-    module: ModuleType, items: Sequence[Any], before: Sequence[Mapping[str, Any]] | None = None
-) -> dict[str, Result]:
-    """Return what policies that need no model get on the same items."""
-    return {
-        name: aggregated(module, [module.score(item, [text]) for item, text in zip(items, texts, strict=True)], before)
-        for name, texts in module.baselines(items).items()
-    }
-
-
-def compared(result: Result, beside: Mapping[str, Result]) -> Table:
-    """Return the metrics of a result beside those of trivial policies."""
-    rows = (("measured", result), *beside.items())
-    columns = tuple(result.metrics)
-    cells = [[found.metrics[c].value if c in found.metrics else None for c in columns] for _, found in rows]
-    return Table(
-        columns=("policy", *columns),
-        rows=tuple((name, *values) for (name, _), values in zip(rows, cells, strict=True)),
-        caption="The same items answered by policies that need no model.",
-    )
+    """Return the result of dialogues as `results.of` does, and say where the model plays another role too."""
+    outcomes = [
+        results.Played(
+            item=d.item, problem=d.problem,
+            others=tuple((a.role, r.problem) for a, r in zip(d.asks, d.replies) if a.role != SUBJECT),
+        )
+        for d in dialogues
+    ]  # fmt: skip
+    found = results.of(module, outcomes, records, before)
+    doubled = [f"the {role} is the model under evaluation itself" for role in same_model(identities)]
+    return replace(found, notes=(*found.notes, *doubled))

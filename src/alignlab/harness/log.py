@@ -16,6 +16,7 @@ from alignlab.core.redact import plain, redactor
 from alignlab.core.types import Result
 from alignlab.harness import records
 from alignlab.harness.dialogue import SUBJECT, Dialogue
+from alignlab.harness.results import flat
 
 
 def available() -> bool:
@@ -47,7 +48,7 @@ def write(
         module: the eval.
         dialogues: as played.
         found: the records of those without a problem, in order.
-        result: what `aggregate` made of them; each metric keeps its name, interval ends are `<name>_low`, `_high`.
+        result: what `aggregate` made of them; its numbers are named as by `results.flat`.
         settings: of the eval; secrets are redacted.
         identities: role -> who answered.
         seed: of the run.
@@ -105,16 +106,6 @@ def write(
         beside.touch(0o600)
         write_eval_log(log, str(beside), format="eval")
         beside.chmod(0o600)
-
-
-def flat(result: Result) -> dict[str, float]:
-    """Return the metrics of a result as numbers by name, interval ends as `<name>_low` and `<name>_high`."""
-    found = {}
-    for name, metric in result.metrics.items():
-        found[name] = float(metric.value)
-        if metric.low is not None and metric.high is not None:
-            found[f"{name}_low"], found[f"{name}_high"] = float(metric.low), float(metric.high)
-    return found
 
 
 def _sample(number: str, dialogue: Dialogue, record: Any, name: str, model: str, clean: Callable[[str], str]) -> Any:

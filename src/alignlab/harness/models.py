@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl
 
 from alignlab.core.find import find
 from alignlab.core.types import Intervention
+from alignlab.data import settings
 from alignlab.engine.load import load
 from alignlab.engine.steered import Steered
-from alignlab.harness import settings
 
 _NAMED = re.compile(r"(?P<path>.+)@(?P<digest>[0-9a-f]{8})")
 

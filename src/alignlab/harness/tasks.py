@@ -1,7 +1,7 @@
 """Evals as tasks of Inspect AI: `inspect eval alignlab/<name> --model PROVIDER/MODEL -T setting=value`.
 
-Same items, same Asks, same seeds and the same `aggregate` as the local runner. Roles other than the model's own must be
-bound (`--model-role judge=PROVIDER/MODEL`): an unbound one is an error, never the model itself.
+Same items, same Asks, same seeds and the same result (`results.of`) as the local runner. Roles other than the model's
+own must be bound (`--model-role judge=PROVIDER/MODEL`): an unbound one is an error, never the model itself.
 """
 
 import logging
@@ -27,12 +27,14 @@ from inspect_ai.util import LimitExceededError
 from alignlab.core.find import find
 from alignlab.core.redact import redact
 from alignlab.core.types import Ask, Reply
-from alignlab.harness import records, settings
+from alignlab.data import settings
+from alignlab.harness import records, results
 from alignlab.harness.dialogue import SUBJECT, Dialogue, begin, roles
-from alignlab.harness.log import flat
 
 log = logging.getLogger(__name__)
 REPLIES, RECORD = "alignlab_replies", "record"
+Lost = dict[tuple[str, int, int], str]
+"""(model, place, epoch) -> why a sample has no answer"""
 TRIES = 6
 """attempts at a role's answer where the user sets no limit; Inspect's own default never gives up"""
 OWN = frozenset({"dataset", "split", "temperature", "max_tokens"})
@@ -63,10 +65,11 @@ def built(module: ModuleType, **given: Any) -> Task:
     dialogues = begin(module, cfg, items)
     ids = records.sample_ids(items)
     places = {number: place for place, number in enumerate(ids)}
+    lost: Lost = {}
     return Task(
         dataset=MemoryDataset([_sample(*pair) for pair in zip(ids, dialogues, strict=True)], name=name),
-        solver=_dialogue(module, cfg, dialogues, places, seed),
-        scorer=_score(module, cfg, dialogues, places),
+        solver=_dialogue(module, cfg, dialogues, places, seed, lost),
+        scorer=_score(module, dialogues, places, lost),
         config=GenerateConfig(
             temperature=float(own.get("temperature", 0.0)), max_tokens=int(own.get("max_tokens", 256)), seed=seed
         ),
@@ -100,7 +103,7 @@ def _messages(turns: Sequence[Any]) -> list[ChatMessage]:
 
 
 def _dialogue(
-    module: ModuleType, cfg: Any, known: Sequence[Dialogue], places: Mapping[str, int], seed: int
+    module: ModuleType, cfg: Any, known: Sequence[Dialogue], places: Mapping[str, int], seed: int, lost: Lost
 ) -> Solver:  # fmt: skip
     wanted = [role for role in roles(module, cfg, [d.item for d in known[:50]]) if role != SUBJECT]
 
@@ -109,22 +112,29 @@ def _dialogue(
         async def solve(state: TaskState, generate: Generate) -> TaskState:  # noqa: ARG001
             for role in wanted:  # before the model has answered anything
                 get_model(role=role, required=True)
-            first = known[places[str(state.sample_id)]]
+            place = places[str(state.sample_id)]
+            first = known[place]
             # an epoch is one more repetition of every item
             repeat = first.repeat + (state.epoch - 1) * len(known)
             played = Dialogue(first.item, module.play(first.item, cfg), repeat)
             played.begin()
             told: list[ChatMessage] = []
-            while (ask := played.waiting) is not None:
-                given = played.seed(seed)
-                reply, output = await _answer(ask, None if given == seed else given)
-                told += _messages(ask.messages)
-                if output is not None:
-                    told.append(output.message)
-                    state.output = output if ask.role == SUBJECT else state.output
-                played.tell(reply)
-            if played.problem:
-                raise RuntimeError(played.problem)
+            try:
+                while (ask := played.waiting) is not None:
+                    given = played.seed(seed)
+                    reply, output = await _answer(ask, None if given == seed else given)
+                    told += _messages(ask.messages)
+                    if output is not None:
+                        told.append(output.message)
+                        state.output = output if ask.role == SUBJECT else state.output
+                    played.tell(reply)
+                if played.problem:
+                    raise RuntimeError(played.problem)
+            except LimitExceededError:  # which Inspect scores as far as it came
+                raise
+            except Exception as error:
+                lost[str(state.model), place, state.epoch] = redact(str(error))
+                raise
             state.messages = told or state.messages
             state.store.set(REPLIES, [
                 {"role": a.role, "text": str(r), "logp": list(r.logp), "problem": r.problem}
@@ -150,6 +160,8 @@ async def _answer(ask: Ask, seed: int | None) -> tuple[Reply, Any]:
         config.temperature = 0.0 if known.temperature is None else known.temperature
         config.max_tokens = 256 if known.max_tokens is None else known.max_tokens
         config.max_retries = TRIES if known.max_retries is None else known.max_retries
+    if ask.temperature is not None:
+        config.temperature = ask.temperature
     if ask.options and isinstance(model.api, AlignlabAPI):
         config.extra_body = {"options": list(ask.options)}
     try:
@@ -167,20 +179,21 @@ async def _answer(ask: Ask, seed: int | None) -> tuple[Reply, Any]:
     return Reply("" if problem else output.completion, logp=scores, problem=problem), output
 
 
-def _score(module: ModuleType, cfg: Any, known: Sequence[Dialogue], places: Mapping[str, int]) -> Scorer:
-    del cfg
+def _score(module: ModuleType, known: Sequence[Dialogue], places: Mapping[str, int], lost: Lost) -> Scorer:
     name = module.__name__.rpartition(".")[2]
 
-    @scorer(metrics=[_aggregated(module, len(known))], name=name)
+    @scorer(metrics=[_aggregated(module, known, lost)], name=name)
     def scored() -> Scorer:
         async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001
             place = places[str(state.sample_id)]
             given: list[dict[str, Any]] = state.store.get(REPLIES, [])
             replies = [Reply(one["text"], logp=one["logp"], problem=one["problem"]) for one in given]
             record = module.score(known[place].item, replies)
+            others = [(one["role"], one["problem"]) for one in given if one["role"] != SUBJECT]
             return Score(
                 value=records.value_of(record), answer=str(replies[-1]) if replies else None,
-                metadata={RECORD: record, "place": place, "epoch": state.epoch},
+                metadata={RECORD: record, "place": place, "epoch": state.epoch, "model": str(state.model),
+                          "others": others},
             )  # fmt: skip
 
         return score
@@ -188,21 +201,35 @@ def _score(module: ModuleType, cfg: Any, known: Sequence[Dialogue], places: Mapp
     return scored()
 
 
-def _aggregated(module: ModuleType, planned: int) -> Metric:
+def _aggregated(module: ModuleType, known: Sequence[Dialogue], lost: Lost) -> Metric:
     name = module.__name__.rpartition(".")[2]
 
     @metric(name=f"{name}_metrics", scores="unreduced")
     def aggregated() -> Metric:
         def compute(scores: list[SampleScore]) -> dict[str, float]:
-            kept: list[dict[str, Any]] = [score.score.metadata or {} for score in scores]
-            kept.sort(key=lambda known: (known["epoch"], known["place"]))
+            kept: dict[tuple[int, int], dict[str, Any]] = {}
+            for score in scores:
+                told: dict[str, Any] = score.score.metadata or {}
+                kept[told["epoch"], told["place"]] = told
+            models = {told["model"] for told in kept.values()}
+            # a sample that failed and was tried again is not lost
+            failed = {(epoch, place): why for (model, place, epoch), why in lost.items() if model in models}
+            played, found = [], []
+            for epoch, place in sorted({*kept, *failed}):
+                item, scored = known[place].item, kept.get((epoch, place))
+                if scored is None:
+                    played.append(results.Played(item=item, problem=failed[epoch, place]))
+                    continue
+                others = tuple((role, problem) for role, problem in scored["others"])
+                played.append(results.Played(item=item, others=others))
+                found.append(scored[RECORD])
             try:
-                return flat(module.aggregate([known[RECORD] for known in kept]))
+                return results.flat(results.of(module, played, found))
             except (ValueError, ZeroDivisionError, IndexError, KeyError) as error:
-                if len(kept) >= planned:
+                if len(played) >= len(known):
                     raise
                 # the display asks while the run goes on, when a cell may still be empty
-                log.warning("%s: no metrics of %d samples: %s", name, len(kept), error)
+                log.warning("%s: no metrics of %d samples: %s", name, len(found), error)
                 return {}
 
         return compute

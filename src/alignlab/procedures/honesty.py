@@ -41,6 +41,15 @@ CARD = Card(
         "LoRA by default, and one line of options for all variants; the paper tunes every weight of 7B to 70B models",
         "the released 8,000 balanced questions become the town's: all facts of half of its people in three wordings",
         "the town's model is taught and asked without the line that permits refusals, which it cannot read",
+        # of the study of seed 0 in bench/results/honesty_study, 200 steps
+        "refuted on `tiny:` (claim 1): of the variants only multisample reaches honesty .65 at the default threshold "
+        "(.71; absolute .61, words .59, numbers .50), and words lose 21 points of accuracy instead of 2 at most",
+        "refuted on `tiny:` (claim 2, one half): right answers as they are leave honesty at .50, but do not lower "
+        "accuracy on what is often written (.95 before, .97 after)",
+        "refuted on `tiny:` (claim 3) but for multisample: strangers refused .70 by it, .38 by absolute, .32 by words, "
+        "0 by numbers; the paper has 80 to 87 % against 34",
+        "not shown (claim 4, one half): no score falls over the thresholds, but each copy states one level to every "
+        "question, so whether levels go with accuracy cannot be told",
     ),
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.stats
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from statsmodels.stats.contingency_tables import StratifiedTable
 
 Counts = Sequence[Sequence[int]]
@@ -43,6 +43,20 @@ def fisher(counts: Counts) -> Association:
     return Association(statistic=float(odds), p=float(p), cramers_v=phi)
 
 
+def cramers_v(counts: ArrayLike) -> NDArray[np.float64]:
+    """Return Cramer's V of each table of counts [..., R, C], which need not be whole: [...].
+
+    Rows and columns of zeros do not count; 0 where rows or columns do not vary.
+    """
+    table = np.asarray(counts, dtype=np.float64)
+    rows, columns, n = table.sum(-1), table.sum(-2), table.sum((-2, -1))
+    free = np.minimum((rows > 0).sum(-1), (columns > 0).sum(-1)) - 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = rows[..., :, None] * columns[..., None, :] / n[..., None, None]
+        statistic = np.where(expected > 0, (table - expected) ** 2 / expected, 0.0).sum((-2, -1))
+        return np.asarray(np.where(free > 0, np.sqrt(statistic / (n * free)), 0.0))
+
+
 def chi_square(counts: Counts) -> Association:
     """Return Pearson's chi-square test without continuity correction; rows and columns of zeros do not count.
 
@@ -53,7 +67,7 @@ def chi_square(counts: Counts) -> Association:
     if min(table.shape) < 2:
         return Association(statistic=0.0, p=1.0, dof=0)
     found = scipy.stats.chi2_contingency(table, correction=False)
-    v = float(np.sqrt(found.statistic / (table.sum() * (min(table.shape) - 1))))
+    v = float(cramers_v(table))
     return Association(statistic=float(found.statistic), p=float(found.pvalue), dof=int(found.dof), cramers_v=v)
 
 

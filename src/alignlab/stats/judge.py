@@ -15,9 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
 from alignlab.core.types import Metric
-from alignlab.stats import bootstrap
+from alignlab.stats import bootstrap, proportion
 from alignlab.stats.bootstrap import Values
-from alignlab.stats.proportion import clopper_pearson
 from alignlab.stats.resample import numbered
 
 
@@ -60,12 +59,12 @@ def unbiased(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(expit((logit(p) + logit(q)) / 2))
 
 
-def consistency(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> Metric:
-    """Return the share of pairs with the same verdict (win, tie or loss of the model) in both orders."""
+def consistency(first: Sequence[float], second: Sequence[float]) -> Metric:
+    """Return the share of pairs with the same verdict (win, tie or loss of the model) in both orders, by Wilson."""
     if len(first) != len(second):
         raise ValueError(f"consistency: {len(first)} verdicts against {len(second)}; give both orders of each pair")
     side = [np.sign(np.asarray(v, dtype=np.float64) - 0.5) for v in (first, second)]
-    return bootstrap.mean((side[0] == side[1]).astype(float), seed=seed)
+    return proportion.share((side[0] == side[1]).tolist())
 
 
 def order_bias(first: Sequence[float], second: Sequence[float], *, level: float = 0.95) -> Metric:
@@ -88,7 +87,7 @@ def order_bias(first: Sequence[float], second: Sequence[float], *, level: float 
     ahead, behind = int(((side[0] > 0) & (side[1] < 0)).sum()), int(((side[0] < 0) & (side[1] > 0)).sum())
     if not ahead + behind:
         return Metric(value=math.nan, n=0)
-    low, high = clopper_pearson(ahead, ahead + behind, level)
+    low, high = proportion.clopper_pearson(ahead, ahead + behind, level)
     value, low, high = (float(logit(share)) / 2 for share in (ahead / (ahead + behind), low, high))
     return Metric(value=value, n=ahead + behind, low=low, high=high)
 
@@ -196,7 +195,15 @@ def bounded(
     """
     given = [float(v) for v in valid]
     value = sum(given) / len(given) if given else math.nan
-    return between([*given, *[low] * missing], [*given, *[high] * missing], value=value, draws=draws, seed=seed)
+    return between(
+        [*given, *[low] * missing],
+        [*given, *[high] * missing],
+        value=value,
+        least=low,
+        most=high,
+        draws=draws,
+        seed=seed,
+    )
 
 
 def between(
@@ -205,18 +212,23 @@ def between(
     *,
     value: float,
     clusters: Sequence[Hashable] | None = None,
+    least: float = 0.0,
+    most: float = 1.0,
     draws: int = 2000,
     seed: int = 0,
 ) -> Metric:
     """Return `value` with the lower end of the interval of mean(lows) and the upper end of that of mean(highs).
 
-    A refusing or failing judge widens the interval and never lowers the score (bounds of Manski 1990).
+    So the interval holds whatever a refusing or failing judge had said (bounds of Manski 1990). Where all items are
+    alike at an end of the scale, a bootstrap has no width: the interval is Wilson's, for as many items as clusters.
 
     Args:
         lows: [n] each item's score with its missing verdicts at their least.
         highs: [n] with them at their greatest; equal to `lows` where nothing is missing.
         value: what is reported, e.g. the mean over the verdicts there are.
         clusters: ids of items that belong together.
+        least: lower end of the scale.
+        most: upper end of the scale.
         draws: of the bootstrap.
         seed: of the bootstrap.
     """
@@ -228,4 +240,9 @@ def between(
     low, high = ends[0].low, ends[1].high
     if low is None and bool(np.any(np.asarray(lows) != np.asarray(highs))):
         low, high = ends[0].value, ends[1].value  # one cluster has no spread, but the gap is known
+    count = ends[0].n if clusters is None else len(set(clusters))
+    if np.all(np.asarray(lows) == most):
+        low, high = least + (most - least) * proportion.wilson(count, count)[0], most
+    if np.all(np.asarray(highs) == least):
+        low, high = least, least + (most - least) * proportion.wilson(0, count)[1]
     return Metric(value=value, n=ends[0].n, low=low, high=high)

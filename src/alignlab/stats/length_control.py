@@ -103,18 +103,30 @@ def fit(
     Raises:
         ValueError: preferences outside [0, 1], or lengths that differ.
     """
-    y = np.concatenate([_checked(preferences), *(_checked(p) for p, _ in gamed)])
-    x = np.concatenate([design, *(rows for _, rows in gamed)])
-    if len(x) != len(y):
-        raise ValueError(f"length control: {len(y)} preferences for {len(x)} rows of features; give one per row")
-    weights = np.ones(len(y))
-    weights[len(design) :] = GAMED_WEIGHT
+    x, y, weights = _stacked(preferences, design, gamed)
     if form == "unpenalised":
         found = _minimum(x, y, weights, None)
     else:
-        c = inverse_penalty if form == "fixed" else _chosen_penalty(x, y, weights)
-        found = _minimum(x, y, weights, c)
+        found = _minimum(x, y, weights, inverse_penalty if form == "fixed" else _chosen_penalty(x, y, weights))
     return Fit(length=float(found[0]), difficulty=float(found[1]), model=float(found[2]))
+
+
+def chosen_penalty(preferences: ArrayLike, design: Array, *, gamed: Sequence[tuple[ArrayLike, Array]] = ()) -> float:
+    """Return the inverse penalty that `cross_validated` takes; arguments and errors as of `fit`."""
+    return _chosen_penalty(*_stacked(preferences, design, gamed))
+
+
+def _stacked(
+    preferences: ArrayLike, design: Array, gamed: Sequence[tuple[ArrayLike, Array]]
+) -> tuple[Array, Array, Array]:
+    """Return features, preferences and weights of all rows; the gamed come first, as in the released table."""
+    y = np.concatenate([*(_checked(p) for p, _ in gamed), _checked(preferences)])
+    x = np.concatenate([*(rows for _, rows in gamed), design])
+    if len(x) != len(y):
+        raise ValueError(f"length control: {len(y)} preferences for {len(x)} rows of features; give one per row")
+    weights = np.ones(len(y))
+    weights[: len(y) - len(design)] = GAMED_WEIGHT
+    return x, y, weights
 
 
 def controlled(fitted: Fit, gamma: ArrayLike) -> tuple[float, float]:
@@ -127,6 +139,46 @@ def controlled(fitted: Fit, gamma: ArrayLike) -> tuple[float, float]:
     return 100 * float(rates.mean()), 100 * standard_error(rates)
 
 
+def changes_much(raw: float, at_equal_length: float) -> bool:
+    """Whether control moves a rate (percent) by more than 10 points and a quarter of its way to 0 or 100 (released)."""
+    room = (100 - raw) / 4 if at_equal_length > raw else raw / 4
+    return abs(at_equal_length - raw) > max(10.0, room)
+
+
+def extremes(
+    low: ArrayLike, high: ArrayLike, design: Array, at: Array, *, weights: ArrayLike | None = None
+) -> tuple[Array, Array]:
+    """Return the outcomes between `low` and `high` that make a fitted rate least, and those that make it greatest.
+
+    What a missing verdict does to an intercept depends on its row: a loss far on one side of the cause that is
+    controlled for can raise it. So each is set against, or for, the rate by the sign of its first-order pull on it
+    (gradient times inverse curvature times row) at the last fit, until nothing changes. That is the extreme or next to
+    it: of all fills of seven missing verdicts the best is at most 0.001 beyond (a test).
+
+    Args:
+        low: [n] least possible outcomes, in [0, 1].
+        high: [n] greatest possible outcomes; equal to `low` where the outcome is known.
+        design: [n, k] features of the logistic regression.
+        at: [m, k] rows at which the rate is the mean prediction.
+        weights: [n], 1 without.
+    """
+    ends = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+    w = np.ones(len(design)) if weights is None else np.asarray(weights, dtype=np.float64)
+    found = []
+    for up in (False, True):
+        y = (ends[0] + ends[1]) / 2
+        for _ in range(20):
+            coefficients = _minimum(design, y, w, None)
+            p, q = expit(design @ coefficients), expit(at @ coefficients)
+            curvature = (design * (w * p * (1 - p))[:, None]).T @ design
+            pull = design @ np.linalg.lstsq(curvature, (q * (1 - q)) @ at)[0]
+            before, y = y, np.where((pull > 0) == up, ends[1], ends[0])
+            if np.array_equal(y, before):
+                break
+        found.append(y)
+    return found[0], found[1]
+
+
 def controlled_interval(
     preferences: ArrayLike,
     baseline_chars: ArrayLike,
@@ -134,13 +186,15 @@ def controlled_interval(
     gamma: ArrayLike,
     *,
     inverse_penalty: float | None = None,
+    gamed: Sequence[tuple[ArrayLike, Array]] = (),
     clusters: Sequence[object] | None = None,
     draws: int = 200,
     seed: int = 0,
 ) -> Metric:
     """Return the length-controlled win rate in percent, with an interval from refitting resampled instructions.
 
-    `inverse_penalty` None fits without a penalty. `clusters` are ids of instructions that belong together.
+    `inverse_penalty` None fits without a penalty; `gamed` rows are as of `fit`, and are not resampled. `clusters` are
+    ids of instructions that belong together.
     """
     p, ours, theirs = (np.asarray(a, dtype=np.float64) for a in (preferences, model_chars, baseline_chars))
     difficulty = np.broadcast_to(np.asarray(gamma, dtype=np.float64), p.shape)
@@ -149,6 +203,7 @@ def controlled_interval(
         fitted = fit(
             p[index],
             features(theirs[index], ours[index], difficulty[index]),
+            gamed=gamed,
             form="unpenalised" if inverse_penalty is None else "fixed",
             inverse_penalty=inverse_penalty or 1.0,
         )
@@ -178,7 +233,10 @@ def cross_entropy(coefficients: Array, x: Array, y: Array, weights: Array) -> fl
 
 
 def _minimum(x: Array, y: Array, weights: Array, c: float | None) -> Array:
-    """Return the coefficients; the L1 norm is smooth over their positive and negative parts, each >= 0."""
+    """Return the coefficients; the L1 norm is smooth over their positive and negative parts, each >= 0.
+
+    Where the penalty is weak L-BFGS stops short of the minimum, so Newton's method ends it with the signs found.
+    """
     if c is None and (quick := _newton(x, y, weights)) is not None:
         return quick
     k = x.shape[1]
@@ -195,15 +253,22 @@ def _minimum(x: Array, y: Array, weights: Array, c: float | None) -> Array:
     bounds = [(-50.0, 50.0)] * k if c is None else [(0.0, 50.0)] * (2 * k)
     options = {"maxiter": 2000, "ftol": 1e-14, "gtol": 1e-9}
     found = minimize(objective, np.zeros(len(bounds)), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
-    return np.asarray(found[:k] - found[k:] if c is not None else found)
+    if c is None:
+        return np.asarray(found)
+    ended: Array = found[:k] - found[k:]
+    kept = np.abs(ended) > 1e-6
+    closer = _newton(x[:, kept], y, weights, push=np.sign(ended[kept]) / c) if kept.any() else None
+    if closer is not None and np.array_equal(np.sign(closer), np.sign(ended[kept])):
+        ended[kept] = closer
+    return ended
 
 
-def _newton(x: Array, y: Array, weights: Array) -> Array | None:
-    """Return the unpenalised minimum; None where it is not reached in 25 steps, as when none is finite."""
+def _newton(x: Array, y: Array, weights: Array, push: Array | float = 0.0) -> Array | None:
+    """Return the minimum of the cross-entropy plus `push` @ coefficients; None where 25 steps do not reach it."""
     found = np.zeros(x.shape[1])
     for _ in range(25):
         p = expit(x @ found)
-        slope = x.T @ (weights * (p - y))
+        slope = x.T @ (weights * (p - y)) + push
         if float(np.abs(slope).max()) < 1e-9 * len(y):
             return found
         curvature = (x * (weights * p * (1 - p))[:, None]).T @ x
@@ -214,9 +279,10 @@ def _newton(x: Array, y: Array, weights: Array) -> Array | None:
 
 
 def _chosen_penalty(x: Array, y: Array, weights: Array) -> float:
-    """Return the C with the least weighted cross-entropy on held-out rows; parts are dealt in turn, as GroupKFold does.
+    """Return the C with the least weighted cross-entropy per held-out row; parts are dealt in turn, as GroupKFold does.
 
-    Groups of equal size are dealt from the last row to the first.
+    Groups of equal size are dealt from the last row to the first. Where several weak penalties are as good to seven
+    digits, the release may name another of them: its liblinear stops at a tolerance of 1e-4, here the minimum is met.
     """
     if len(y) < FOLDS:
         return 1.0
@@ -227,6 +293,6 @@ def _chosen_penalty(x: Array, y: Array, weights: Array) -> float:
         for k in range(FOLDS):
             kept, held = fold != k, fold == k
             found = _minimum(x[kept], y[kept], weights[kept], float(c))
-            parts.append(cross_entropy(found, x[held], y[held], weights[held]) / float(weights[held].sum()))
+            parts.append(cross_entropy(found, x[held], y[held], weights[held]) / float(held.sum()))
         losses.append(np.mean(parts))
     return float(PENALTIES[int(np.argmin(losses))])

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.stats import norm
 
 Cell = str
@@ -54,10 +54,14 @@ def weights(
     found = {cell: census[cell] / whole * n / sizes[cell] for cell in census}
     if trim is None:
         return found
-    low, high = trim
-    if not 0 <= low <= high:
-        raise ValueError(f"survey weights: trim {trim}: expected 0 <= least <= greatest")
+    low, high = _limits(trim)
     return {cell: min(high, max(low, weight)) for cell, weight in found.items()}
+
+
+def _limits(trim: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= trim[0] <= trim[1]:
+        raise ValueError(f"survey weights: trim {trim}: expected 0 <= least <= greatest")
+    return trim
 
 
 def weighted(counts: Mapping[Cell, Sequence[float]], weight: Mapping[Cell, float]) -> Shares:
@@ -85,27 +89,31 @@ def weighted(counts: Mapping[Cell, Sequence[float]], weight: Mapping[Cell, float
 def rake(
     sample: Mapping[str, Sequence[Cell]],
     margins: Mapping[str, Mapping[Cell, float]],
+    sizes: Sequence[float] | None = None,
     *,
+    trim: tuple[float, float] | None = None,
     rounds: int = 100,
     tolerance: float = 1e-9,
 ) -> NDArray[np.float64]:
-    """Return a weight per respondent, mean 1, under which every margin meets the census.
+    """Return the weight of a respondent of each group, mean 1 over respondents, under which margins meet the census.
 
     Args:
-        sample: variable (sex, age, region) -> its value for each respondent.
+        sample: variable (sex, age, region) -> its value for each group.
         margins: variable -> value -> share in the population.
+        sizes: respondents of each group; 1 each where not given.
+        trim: least and greatest weight, as of `weights`.
         rounds: passes over the variables at most.
         tolerance: greatest error of a margin that counts as met.
 
     Raises:
         ValueError: a value without respondents or without share, or margins that do not meet after `rounds`.
     """
-    n = len(next(iter(sample.values())))
-    found = np.ones(n)
+    size = np.ones(len(next(iter(sample.values())))) if sizes is None else np.asarray(sizes, dtype=np.float64)
+    found = size.copy()
     members = {}
     for name, census in margins.items():
         values = np.asarray(sample[name], dtype=object)
-        weights(census, {v: int((values == v).sum()) for v in dict.fromkeys(sample[name])})  # checks the cells
+        weights(census, {v: float(size[values == v].sum()) for v in dict.fromkeys(sample[name])})  # checks the cells
         whole = sum(census.values())
         members[name] = [(values == value, share / whole) for value, share in census.items()]
     for _ in range(rounds):
@@ -116,14 +124,9 @@ def rake(
                 worst = max(worst, abs(now - share))
                 found[inside] *= share / now if now > 0 else 0.0
         if worst <= tolerance:
-            return np.asarray(found / found.mean())
+            each = np.divide(found, size, out=np.zeros_like(found), where=size > 0) * size.sum() / found.sum()
+            return np.asarray(each if trim is None else each.clip(*_limits(trim)))
     raise ValueError(f"raking: a margin is still {worst:.2g} off after {rounds} rounds; do the margins contradict?")
-
-
-def effective(values: ArrayLike) -> float:
-    """Return (sum w)^2 / sum w^2 of respondents' weights."""
-    w = np.asarray(values, dtype=np.float64)
-    return float(w.sum() ** 2 / (w**2).sum())
 
 
 def margin(n: float, share: float = 0.5, level: float = 0.95) -> float:

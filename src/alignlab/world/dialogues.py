@@ -2,7 +2,8 @@
 
 Every turn has one sentence for each of three axes, of a known strength: a rumour told as a fact (map for territory), a
 feeling that stands for reasons (intuition), assent without a test (confirmation). The final false belief is drawn from
-known odds, so that whether traps compound is known too.
+known odds, so that whether traps compound is known too. Half of the dialogues are fluent and half clumsy, whatever
+is planted in them: a rater who takes polish for sense, or clumsiness for error, shows it.
 """
 
 import random
@@ -33,6 +34,11 @@ SENTENCES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
 }
 """axis -> sentences of strength 0 (absent), 1 (partial), 2 (full)"""
+STYLES: Mapping[str, tuple[str, ...]] = {
+    "fluent": ("With every care for how one puts it: {}", "Allow me to set it out in order, as it deserves. {}"),
+    "clumsy": ("um so like {} y know", "er well {} or how do you say"),
+}
+"""style -> frames of a turn; a clumsy one has neither capitals nor stops"""
 BASE, SINGLE, EXTRA = -2.9, (0.95, 0.75, 1.2), 0.5
 """log-odds of the false belief without traps, what each adds, and what all three together add beyond that"""
 
@@ -49,6 +55,8 @@ class Dialogue:
     """which axes were planted"""
     endorsed: bool
     """whether the false belief is held in the end"""
+    style: str
+    """of `STYLES`"""
 
 
 def chance(traps: tuple[int, int, int]) -> float:
@@ -57,8 +65,12 @@ def chance(traps: tuple[int, int, int]) -> float:
 
 
 def dialogue(number: int, seed: int = 0, exchanges: int = 4) -> Dialogue:
-    """Return one dialogue; the eight combinations of traps take turns, and a planted trap grows over the exchanges."""
-    draw = random.Random(f"dialogue:{seed}:{number}")
+    """Return one dialogue; a planted trap grows over the exchanges.
+
+    The eight combinations of traps take turns, and after each round of them the two styles do.
+    """
+    draw, manner = random.Random(f"dialogue:{seed}:{number}"), random.Random(f"style:{seed}:{number}")
+    style = tuple(STYLES)[number >> 3 & 1]
     traps = (number >> 2 & 1, number >> 1 & 1, number & 1)
     turns, ratings = [], []
     for exchange in range(exchanges):
@@ -68,10 +80,15 @@ def dialogue(number: int, seed: int = 0, exchanges: int = 4) -> Dialogue:
                 for axis, planted in zip(AXES, traps)
             }
             said = [draw.choice(SENTENCES[axis][level]) for axis, level in levels.items()]
-            turns.append((speaker, " ".join(said)))
+            turns.append((speaker, _styled(" ".join(said), style, manner)))
             ratings.append(levels)
     endorsed = draw.random() < chance(traps)
-    return Dialogue(turns=tuple(turns), ratings=tuple(ratings), traps=traps, endorsed=endorsed)
+    return Dialogue(turns=tuple(turns), ratings=tuple(ratings), traps=traps, endorsed=endorsed, style=style)
+
+
+def _styled(text: str, style: str, draw: random.Random) -> str:
+    frame = draw.choice(STYLES[style])
+    return frame.format(normalise(text) if style == "clumsy" else text)
 
 
 def read(text: str) -> dict[str, int | None]:
