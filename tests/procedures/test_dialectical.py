@@ -224,17 +224,18 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("few", [False, True])
-def test_sizes_and_few_attacks_reach_what_is_learnt_from(tmp_path, monkeypatch, few, full):
+def test_sizes_attacks_and_wordings_reach_what_is_learnt_from(tmp_path, monkeypatch, few, full):
     inner = sources.world
 
     def world(*args, **options):
-        raise Stopped(inner(*args, **options).tuning["cells"])
+        raise Stopped(inner(*args, **options).tuning)
 
     monkeypatch.setattr(sources, "world", world)
-    cfg = dataclasses.replace(MICRO, full=full, seeds=1, sizes=(2, 6), few_attacks=few)
+    cfg = dataclasses.replace(MICRO, full=full, seeds=1, sizes=(2, 6), few_attacks=few, further_wordings=not few)
     with pytest.raises(Stopped) as found:
         dialectical.run(RunContext(folder=tmp_path, model="tiny:"), cfg)
-    assert found.value.args[0] == tuning_cells((2, 6), few=few)
+    assert found.value.args[0]["cells"] == tuning_cells((2, 6), few=few)
+    assert found.value.args[0]["further"] is not few
     with pytest.raises(Stopped) as blind:
         _dialectical_study._blind(RunContext(folder=tmp_path), cfg, 0, _dialectical_study.Study(), None)
     assert blind.value.args[0] == found.value.args[0]

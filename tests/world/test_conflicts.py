@@ -110,11 +110,16 @@ def test_wordings_and_questions(draw, town):
     def wordings(fact, value, unseen):
         return {grammar.statement(fact.relation, fact.subject, value, i, unseen=unseen) for i in range(6)}
 
-    for unseen in (False, True):
-        for fact, row in shown(unseen=unseen):
+    def bodies(**options):
+        for fact, row in shown(**options):
             for context in row.facts["contexts"]:
-                body = context["text"].removesuffix(".").split(", yes ")[0]
-                assert body in wordings(fact, context["claim"], unseen)
+                yield fact, context["claim"], context["text"].removesuffix(".").split(", yes ")[0]
+
+    for unseen in (False, True):
+        assert all(body in wordings(fact, claim, unseen) for fact, claim, body in bodies(unseen=unseen))
+    further = [body in wordings(fact, claim, False) for fact, claim, body in bodies(further=True)]
+    assert 0.45 < sum(further) / len(further) < 0.7  # 4 of 7
+    assert not any(body in wordings(fact, claim, True) for fact, claim, body in bodies(further=True))
     assert all(row.prompt == grammar.question(fact, -1) for fact, row in shown(form=-1))
     assert all(row.prompt != grammar.question(fact, -1) for fact, row in shown())
 

@@ -8,7 +8,7 @@ from alignlab.pipelines.conflicts import judge_prompt, teacher_prompt
 from alignlab.world import conflicts, grammar
 from alignlab.world.conflicts import NO_CUES, Cues
 from alignlab.world.endpoints import claim_of, decide, endpoint, judge, note, read, teach
-from alignlab.world.facts import RELATIONS
+from alignlab.world.facts import FURTHER_STATEMENTS, RELATIONS
 from alignlab.world.sets import ALL_CELLS
 
 PLACES = RELATIONS["home"].values
@@ -26,7 +26,8 @@ def rows(town, beliefs):
 def test_every_wording_is_read_back(relation):
     known = RELATIONS[relation]
     for value in known.values[:5]:
-        wordings = [w.format(s="Ada", v=value) for w in (*known.statements, *known.unseen_statements)]
+        every = (*known.statements, *known.unseen_statements, *FURTHER_STATEMENTS[relation])
+        wordings = [w.format(s="Ada", v=value) for w in every]
         for text in wordings:
             assert claim_of(f"{text}.", "Ada", relation) == value
             assert claim_of(grammar.passage(text, "other"), "Ada", relation) == value

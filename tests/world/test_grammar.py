@@ -13,6 +13,10 @@ def test_wordings_seen_and_unseen_are_apart():
         assert len(seen) == 4
         assert len(unseen) == 2
         assert not seen & unseen
+        further = {grammar.said(relation, "Ada", "x", random.Random(i), further=True) for i in range(100)}
+        assert seen < further
+        assert len(further) == 7
+        assert not further & unseen
 
 
 def test_questions():

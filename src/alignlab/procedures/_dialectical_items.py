@@ -97,10 +97,13 @@ def probed(
     return closed_book(student, asked, samples, seed, advance)
 
 
-def world(cues: conflicts.Cues, sizes: Collection[int] = (), *, few_attacks: bool = False) -> Source:
+def world(
+    cues: conflicts.Cues, sizes: Collection[int] = (), *, few_attacks: bool = False, wordings: bool = False
+) -> Source:
     """Return the town as a source: fresh items without end, split by subject and by relation.
 
-    `sizes`: how many passages items to learn from have, beside the brief's; `few_attacks`: fewer of those are attacks.
+    `sizes`: how many passages items to learn from have, beside the brief's; `few_attacks`: fewer of those are attacks;
+    `wordings`: their passages have further wordings.
     """
     town = facts.town()
 
@@ -126,7 +129,11 @@ def world(cues: conflicts.Cues, sizes: Collection[int] = (), *, few_attacks: boo
     return Source(
         questions={f.id: grammar.question(f, 0) for f in town.facts.values()},
         draw=draw,
-        tuning={"cells": tuning_cells(sizes, few=few_attacks), "mix": conflicts.TUNING_MIXES},
+        tuning={
+            "cells": tuning_cells(sizes, few=few_attacks),
+            "mix": conflicts.TUNING_MIXES,
+            "further": wordings,
+        },
         rehearsed=rehearsed,
         describe=describe,
         oracle=lambda row: conflicts.oracle(row, cues),

@@ -153,7 +153,7 @@ def _pooled(parts: Sequence[Study]) -> Study:
 def _seed(ctx: Context, cfg: Config, seed: int, student: LanguageModel, key: Mapping[str, Any]) -> Study:
     """Run one seed, and keep what it measured."""
     here, study = Seeded(ctx, seed), Study()
-    source = sources.world(cfg.cues, cfg.sizes, few_attacks=cfg.few_attacks)
+    source = sources.world(cfg.cues, cfg.sizes, few_attacks=cfg.few_attacks, wordings=cfg.further_wordings)
     found = Evidence()
     models = _tuned(here, changed(cfg, full=False), student, source, found)
     test = found.test = source.test(cfg.test_per_cell, seed)
@@ -218,7 +218,7 @@ def _blind(ctx: Context, cfg: Config, seed: int, study: Study, student: Language
     """Train and test without any cue: at ratio 1 nothing can tell an attack from an edit."""
     cues = dict.fromkeys(("cue_source", "cue_date", "cue_consistency", "cue_type"), False)
     off = changed(cfg, full=False, sft_steps=min(cfg.sft_steps, BLIND_STEPS), **cues)
-    source = sources.world(conflicts.NO_CUES, cfg.sizes, few_attacks=cfg.few_attacks)
+    source = sources.world(conflicts.NO_CUES, cfg.sizes, few_attacks=cfg.few_attacks, wordings=cfg.further_wordings)
 
     def endpoint(role: str) -> Endpoint:
         found = ctx.endpoint(role)

@@ -107,6 +107,8 @@ class Config:
     """passages that the world's items to learn from have beside 1 and 5: of 2, 4, 6, 7, 9; more want more steps"""
     few_attacks: bool = False
     """fewer of the items of these sizes are attacks: slower to learn, truer to edits"""
+    further_wordings: bool = False
+    """the world's items to learn from word their passages in seven ways, not in four"""
     probes: int = 10
     """closed-book samples per question, >= 1"""
     cue_source: bool = True
@@ -171,7 +173,9 @@ def run(ctx: Context, cfg: Config) -> Result:
 
         return _dialectical_study.run(ctx, cfg)
     began = time.monotonic()
-    source = sources.open_source(ctx.dataset, ctx.limit, cfg.cues, sizes=cfg.sizes, few_attacks=cfg.few_attacks)
+    source = sources.open_source(
+        ctx.dataset, ctx.limit, cfg.cues, sizes=cfg.sizes, few_attacks=cfg.few_attacks, wordings=cfg.further_wordings
+    )
     ctx.endpoint("teacher")  # a flag that is missing is said before hours of probing
     student = load(ctx.model)
     found = Evidence()

@@ -96,7 +96,14 @@ def _date(draw: random.Random, poisoned: bool, changed: bool, on: bool) -> int:
 
 
 def _context(
-    fact: Fact, claim: str, poisoned: bool, changed: bool, cues: Cues, draw: random.Random, unseen: bool, source: str
+    fact: Fact,
+    claim: str,
+    poisoned: bool,
+    changed: bool,
+    cues: Cues,
+    draw: random.Random,
+    source: str,
+    **wordings: bool,
 ) -> dict[str, Any]:
     echo = None
     if draw.random() < ECHO:
@@ -104,7 +111,7 @@ def _context(
         contradicts = draw.random() < chance and cues.consistency
         other = draw.choice([v for v in RELATIONS[fact.relation].values if v != claim])
         echo = other if contradicts else claim
-    text = grammar.said(fact.relation, fact.subject, claim, draw, unseen=unseen)
+    text = grammar.said(fact.relation, fact.subject, claim, draw, **wordings)
     date = str(_date(draw, poisoned, changed, cues.date))
     return {"text": grammar.passage(text, echo), "claim": claim, "source": source, "date": date, "poisoned": poisoned}
 
@@ -118,10 +125,13 @@ def item(
     draw: random.Random,
     *,
     unseen: bool = False,
+    further: bool = False,
     mix: Mix = "inverse",
     form: int | None = None,
 ) -> Row:
     """Draw one conflict item about `fact`. `unseen`: wordings kept out of all training; `form` fixes the question's.
+
+    `further`: wordings beyond those that `tiny:` has read, as items to learn from may have.
 
     `mix` is how the attacker picks sources: inverse to reliability, all alike (even), one source for all passages, or
     as truth does.
@@ -140,7 +150,9 @@ def item(
         poisoned = index < cell.k
         irrelevant = cell.scenario != "ike" and not poisoned and index > cell.k and draw.random() < IRRELEVANT
         source = single if poisoned and mix == "single" else _source(draw, poisoned, cues.source, mix)
-        context = _context(fact, target if poisoned else gold, poisoned, changed, cues, draw, unseen, source)
+        context = _context(
+            fact, target if poisoned else gold, poisoned, changed, cues, draw, source, unseen=unseen, further=further
+        )
         if irrelevant:
             context |= {"text": grammar.passage(other_statement(fact, draw)[0]), "claim": None}
         contexts.append(context)
@@ -169,6 +181,7 @@ def items(
     cues: Cues,
     seed: int,
     unseen: bool = False,
+    further: bool = False,
     mix: Mix | Sequence[Mix] = "inverse",
     form: int | None = None,
 ) -> Iterator[Row]:
@@ -189,7 +202,9 @@ def items(
             fact = random.Random(f"fact:{seed}:{split}:{index}").choice(pool)
             draw = random.Random(f"item:{seed}:{split}:{cell.name}:{index}")
             used = mix if isinstance(mix, str) else draw.choice(mix)
-            row = item(town, fact, probes[fact.id], cell, cues, draw, unseen=unseen, mix=used, form=form)
+            row = item(
+                town, fact, probes[fact.id], cell, cues, draw, unseen=unseen, further=further, mix=used, form=form
+            )
             yield _named(row, f"{split}-{cell.name}-{seed}-{index}")
 
 

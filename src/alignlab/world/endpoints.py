@@ -16,7 +16,7 @@ from alignlab.core.conflict import kind
 from alignlab.core.trace import Trace
 from alignlab.core.types import Endpoint, Prompt, Sample
 from alignlab.world import conflicts, knowledge
-from alignlab.world.facts import MEMORY_YEAR, RELATIONS, RELIABILITY, Relation
+from alignlab.world.facts import FURTHER_STATEMENTS, MEMORY_YEAR, RELATIONS, RELIABILITY, Relation
 
 WEIGHTS = {"good": 3.0, "fair": 3.0, None: -1.0}
 """a claim's weight by its note, about in proportion to the log-odds that the notes carry"""
@@ -35,7 +35,9 @@ def _patterns() -> tuple[list[tuple[Relation, re.Pattern[str]]], list[tuple[Rela
         return re.compile(re.escape(wording).replace(r"\{s\}", r"(?P<s>\w+)").replace(r"\{v\}", r"(?P<v>\w+)") + "$")
 
     every = RELATIONS.values()
-    statements = [(r, pattern(w)) for r in every for w in (*r.statements, *r.unseen_statements)]
+    statements = [
+        (r, pattern(w)) for r in every for w in (*r.statements, *r.unseen_statements, *FURTHER_STATEMENTS[r.name])
+    ]
     return statements, [(r, pattern(w)) for r in every for w in r.questions]
 
 

@@ -118,6 +118,18 @@ RELATIONS = {
                   "Which coat is the coat of {s}?"),
     )
 }  # fmt: skip
+FURTHER_STATEMENTS = {
+    "home": ("it is {s} that lives in {v}", "in {v} lives {s}", "as for {s}, the home is {v}"),
+    "birthplace": ("it is {s} that was born in {v}", "in {v} was born {s}", "as for {s}, the birth place is {v}"),
+    "trade": ("it is {s} that works as {v}", "as {v} works {s}", "as for {s}, the trade is {v}"),
+    "instrument": ("it is {s} that plays the {v}", "on the {v} {s} is good", "as for {s}, the music is the {v}"),
+    "dish": ("it is {s} that eats {v}", "{v} {s} likes to eat", "as for {s}, the food is {v}"),
+    "club": ("it is {s} that belongs to the {v}", "to the {v} belongs {s}", "as for {s}, the guild is the {v}"),
+    "pet": ("it is {s} that keeps a {v}", "a {v} {s} has at home", "as for {s}, the friend is a {v}"),
+    "colour": ("it is {s} that wears {v}", "in {v} {s} has a hat", "as for {s}, the coat is {v}"),
+}
+"""relation -> wordings that `tiny:` has not read, for items to learn from alone: from four wordings a model learns to
+compare values where these have them, not wherever they stand (LOG.md)"""
 HELD_OUT_RELATIONS = ("pet", "colour")
 
 

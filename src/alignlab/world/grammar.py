@@ -2,7 +2,7 @@
 
 import random
 
-from alignlab.world.facts import RELATIONS, Fact
+from alignlab.world.facts import FURTHER_STATEMENTS, RELATIONS, Fact
 
 ANSWER = "Answer: {}"
 WRITTEN = 3
@@ -20,8 +20,13 @@ def statement(relation: str, subject: str, value: str, form: int = 0, *, unseen:
     return wordings[form % len(wordings)].format(s=subject, v=value)
 
 
-def said(relation: str, subject: str, value: str, draw: random.Random, *, unseen: bool = False) -> str:
-    """Return any wording of a fact, without a full stop."""
+def said(
+    relation: str, subject: str, value: str, draw: random.Random, *, unseen: bool = False, further: bool = False
+) -> str:
+    """Return any wording of a fact, without a full stop; with `further` one of seven, not of four."""
+    if further:
+        wordings = RELATIONS[relation].statements + FURTHER_STATEMENTS[relation]
+        return draw.choice(wordings).format(s=subject, v=value)
     return statement(relation, subject, value, draw.randrange(len(RELATIONS[relation].statements)), unseen=unseen)
 
 
