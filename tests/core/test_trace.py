@@ -253,3 +253,16 @@ def test_every_path_ends_in_the_answer():
     # The orders of the specification: context first recalls after reading, memory first before.
     assert STRATEGIES["P3"].segments.index("memory") > STRATEGIES["P3"].segments.index("claims")
     assert STRATEGIES["P4"].segments.index("memory") == 0
+
+
+def test_notes_apart_from_what_memory_says():
+    text = "Memory: Rome {}\nClaims:\n1 Rome good\n2 Oslo good\n3 none\n4 Oslo\nGroups:\nOslo good = 2 4\nAnswer: Oslo"
+    assert trace.noted_apart(text.format("sure")) == text.format("sure").replace("2 Oslo good", "2 Oslo fair")
+    assert trace.noted_apart(text.format("fairly")) == text.format("fairly").replace("2 Oslo good", "2 Oslo fair")
+    # memory that is not sure of itself stands for nothing
+    doubted = text.format("unsure").replace("2 Oslo good", "2 Oslo fair").replace("1 Rome good", "1 Rome fair")
+    assert trace.noted_apart(text.format("unsure")) == doubted
+    assert trace.noted_apart(doubted) == doubted
+    # no line but a claim's changes, and a trace without notes is as it was
+    for other in ("Claims:\n1 Rome\nWeigh: source good\nAnswer: Rome", "Answer: 1 Rome good"):
+        assert trace.noted_apart(other) == other

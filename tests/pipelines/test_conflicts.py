@@ -299,6 +299,18 @@ def accepted(draw, searched):
     return list(taught(draw(25, seed=3), choose(searched, cfg), TEACHER, cfg))
 
 
+def test_notes_apart_change_nothing_but_notes(draw, searched):
+    cfg = Config(mode="per_cell")
+    plain, apart = (
+        list(taught(draw(6, seed=3), choose(searched, cfg), TEACHER, dataclasses.replace(cfg, notes_apart=share)))
+        for share in (False, True)
+    )
+    assert [found[:2] for found in apart] == [found[:2] for found in plain]
+    assert [text for *_, text in apart] == [trace.noted_apart(text) for *_, text in plain]
+    assert [text.replace(" fair", " good") for *_, text in apart] == [text for *_, text in plain]
+    assert apart != plain
+
+
 def test_what_is_accepted_is_right_and_keeps_the_grammar(accepted):
     assert len(accepted) > 200
     for item, strategy, text in accepted:

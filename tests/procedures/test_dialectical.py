@@ -241,17 +241,17 @@ def test_sizes_attacks_and_wordings_reach_what_is_learnt_from(tmp_path, monkeypa
     assert blind.value.args[0] == found.value.args[0]
 
 
-def test_gaps_reach_the_answers_to_learn(tmp_path, monkeypatch):
+def test_gaps_and_notes_reach_the_answers_to_learn(tmp_path, monkeypatch):
     def attempts(items, teacher, judge, options, advance):
-        raise Stopped(options.gaps)
+        raise Stopped((options.gaps, options.notes_apart))
 
     monkeypatch.setattr(pipeline, "attempts", attempts)
     source = sources.world(conflicts.Cues())
     source.probes = remembered()
-    cfg = dataclasses.replace(MICRO, gaps=0.25)
+    cfg = dataclasses.replace(MICRO, gaps=0.25, notes_apart=True)
     with pytest.raises(Stopped) as found:
         dialectical.written(RunContext(folder=tmp_path, model="tiny:"), cfg, source, Evidence())
-    assert found.value.args[0] == 0.25
+    assert found.value.args[0] == (0.25, True)
     with pytest.raises(ValueError, match=r"--gaps: expected a share in \[0, 1\], got -1"):
         dataclasses.replace(MICRO, gaps=-1)
 

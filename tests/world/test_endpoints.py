@@ -133,7 +133,7 @@ def test_debate_counts_copies_once():
 
 def test_a_wrong_type_is_noticed():
     found, reason, notes = decide(asked("P6", ("baker", STRONG), (A, STRONG)), SOURCES)
-    assert (found, reason, notes) == (A, "type clash", [None, "fair"])
+    assert (found, reason, notes) == (A, "type clash", [None, "good"])
 
 
 def test_one_cue_against_a_claim_takes_its_good_name():
@@ -142,12 +142,12 @@ def test_one_cue_against_a_claim_takes_its_good_name():
         "source": {"source": WEAK}, "date": {"date": "3"}, "consistency": {"text": f"{B}, yes {A}."},
         "type": {"claim": "baker", "text": "baker."},
     }  # fmt: skip
-    assert note(good, A, PLACES, Cues()) == note(good, None, PLACES, Cues()) == "fair"
+    assert note(good, A, PLACES, Cues()) == "good"
     assert note({**good, "claim": None}, A, PLACES, Cues()) is None
     for name, change in bad.items():
         assert note({**good, **change}, A, PLACES, Cues()) is None
         # ... unless that cue family is off.
-        assert note({**good, **change}, A, PLACES, Cues(**{name: False})) == "fair"
+        assert note({**good, **change}, A, PLACES, Cues(**{name: False})) == "good"
     # An old date says nothing against what memory says too.
     assert note({**good, "date": "3"}, B, PLACES, Cues()) == "good"
 
@@ -263,4 +263,4 @@ def test_roles():
 def test_a_teacher_without_cues_knows_none(rows):
     row = next(r for r in rows if r.facts["cell"] == "pca-5of5")
     (blind,) = endpoint("teacher", cues=NO_CUES).complete([teacher_prompt(row, "P6")])
-    assert {note for _, _, note in trace.parse(blind[0].text).claims} <= {"fair", None}
+    assert {note for _, _, note in trace.parse(blind[0].text).claims} <= {"good", None}

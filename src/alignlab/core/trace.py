@@ -158,6 +158,27 @@ def parse(text: str) -> Trace:
     )
 
 
+def noted_apart(text: str) -> str:
+    """Return an answer that notes `fair`, not `good`, what it finds reliable though its memory says something else.
+
+    Memory that it calls unsure or unknown says nothing. The notes then tell, claim by claim, what stands for memory and
+    what against it, and the lines after them need not compare whole lists.
+    """
+    remembered = parse(text).memory
+    memory = remembered[0] if remembered and remembered[1] in ("sure", "fairly") else None
+    lines, block = [], ""
+    for line in map(str.strip, text.splitlines()):
+        match = _CLAIM.match(line) if block == "Claims:" else None
+        if line in ("Claims:", "Groups:"):
+            block = line
+        elif match is None and ":" in line:
+            block = ""
+        if match and match[3] == "good" and (memory is None or normalise(match[2]) != normalise(memory)):
+            line = f"{match[1]} {match[2]} fair"
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def renumbered(text: str, numbers: Sequence[int]) -> str:
     """Return an answer that calls the passages by other numbers, in its claims and groups: `numbers[0]` for 1.
 

@@ -72,6 +72,8 @@ class Config:
     """show the reference to the judge; without it the judge decides by itself"""
     instruction: str = ""
     """how to give the final answer, for students that were not taught the marker"""
+    notes_apart: bool = False
+    """note `fair`, not `good`, what is found reliable though memory says something else"""
     gaps: float = 0.0
     """share of answers to imitate whose passages have gaps in their numbers, as what a filter leaves has, so that a
     model reads off the prompt how many there are; in [0, 1]"""
@@ -228,7 +230,7 @@ def taught(
         for sample in samples:
             parsed = read(item, sample.text)
             if not faults(item, name, parsed) and (right(item, parsed) or item.facts["gold"] is None):
-                yield item, name, sample.text
+                yield item, name, trace.noted_apart(sample.text) if cfg.notes_apart else sample.text
                 break
 
 

@@ -39,7 +39,7 @@ CARD = Card(
     smoke="alignlab run dialectical --sft_steps 310 --learning_rate 1e-3 --rehearsal 0.1 --probes 3"
     " --search_per_cell 8 --train_per_cell 180 --test_per_cell 20 --output_dir {out}",
     study="alignlab run dialectical --full true --sft_steps 2000 --learning_rate 1e-3 --relative_epsilon 1.5"
-    " --search_per_cell 200 --sizes 2 4 6 7 9 --few_attacks true --gaps 0.5",
+    " --search_per_cell 200 --sizes 2 4 6 7 9 --few_attacks true --notes_apart true --gaps 0.5",
     claims=(
         Claim(metric="plain/asr - da/asr", relation=">=", bound=0.2),
         Claim(metric="da/j - plain/j", relation=">", bound=0.0),
@@ -94,6 +94,9 @@ class Config:
     """preference pairs from attacks and edits, or `attacks` alone"""
     rehearsal: float = 0.4
     """share of the tuning rows that ask without passages, answered as the student itself did, in [0, 1)"""
+    notes_apart: bool = False
+    """note `fair`, not `good`, what is found reliable though memory says something else: slower to learn, truer to
+    edits"""
     gaps: float = 0.0
     """share of answers to learn whose passages have gaps in their numbers, in [0, 1]: without, `tiny:` lists as many
     passages as it met in training, not as many as there are"""
@@ -245,7 +248,8 @@ def written(
 ) -> tuple[list[Accepted], pipeline.Config]:
     """Search for the paths, then write answers along them; return accepted (item, path, text) and the options."""
     options = pipeline.Config(
-        mode=cfg.mode, target=cfg.target, directions=cfg.directions, gaps=cfg.gaps,
+        mode=cfg.mode, target=cfg.target, directions=cfg.directions,
+        notes_apart=cfg.notes_apart, gaps=cfg.gaps,
         seed=ctx.seed, instruction=source.instruction,
     )  # fmt: skip
     teacher, judge = ctx.endpoint("teacher"), source.judge(ctx)

@@ -18,7 +18,7 @@ from alignlab.core.types import Endpoint, Prompt, Sample
 from alignlab.world import conflicts, knowledge
 from alignlab.world.facts import FURTHER_STATEMENTS, MEMORY_YEAR, RELATIONS, RELIABILITY, Relation
 
-WEIGHTS = {"good": 3.0, "fair": 3.0, None: -1.0}
+WEIGHTS = {"good": 3.0, None: -1.0}
 """a claim's weight by its note, about in proportion to the log-odds that the notes carry"""
 MEMORY_WEIGHTS = {"sure": 3.0, "fairly": 1.5, "unsure": 0.5, "unknown": 0.0}
 _PASSAGE = re.compile(r"^\d+ \((\S+) (\d+)\): (.*)$", re.MULTILINE)
@@ -73,11 +73,10 @@ def read(text: str) -> dict[str, Any]:
 
 
 def note(context: dict[str, Any], memory: str | None, values: Sequence[str], cues: conflicts.Cues) -> str | None:
-    """Return `good` for what memory says too, `fair` for another claim that no cue speaks against, else None.
+    """Return `good` for a claim that no cue speaks against, else None.
 
     Against it speak a source that is wrong half of the time or more, an old date on what contradicts memory, a
-    contradiction in itself, and a value of the wrong type. The notes thus say of each claim, where it stands, how it
-    relates to memory: with one word for both, a student compares whole lists at the end, and errs (LOG.md).
+    contradiction in itself, and a value of the wrong type. What memory and a passage agree on is good.
     """
     claim = context["claim"]
     if claim is None:
@@ -90,7 +89,7 @@ def note(context: dict[str, Any], memory: str | None, values: Sequence[str], cue
         cues.consistency and ", yes " in context["text"] and not context["text"].endswith(f", yes {claim}."),
         cues.type and claim not in values,
     )
-    return None if any(against) else "fair"
+    return None if any(against) else "good"
 
 
 def _weigh(votes: dict[str, float], first: str | None) -> str | None:
