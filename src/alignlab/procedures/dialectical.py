@@ -8,7 +8,7 @@ are the paper's, their inner detail is reconstructed.
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -95,8 +95,7 @@ class Config:
     rehearsal: float = 0.4
     """share of the tuning rows that ask without passages, answered as the student itself did, in [0, 1)"""
     notes_apart: bool = False
-    """note `fair`, not `good`, what is found reliable though memory says something else: slower to learn, truer to
-    edits"""
+    """note `fair`, not `good`, what is found reliable against memory: slower to learn, truer to edits"""
     gaps: float = 0.0
     """share of answers to learn whose passages have gaps in their numbers, in [0, 1]: without, `tiny:` lists as many
     passages as it met in training, not as many as there are"""
@@ -238,8 +237,10 @@ def supervised(
         adam_epsilon=tuning.epsilon(learnt, cfg.relative_epsilon),
     )  # fmt: skip
     examples = tuning.encoded(ctx, rows, learnt)
-    found.numbers |= _timed(found, "tuning", lambda: train(
-        learnt, examples, sft.loss, settings, folder / "sft", objective_config=sft.Config()))  # fmt: skip
+    began = time.monotonic()
+    numbers = train(learnt, examples, sft.loss, settings, folder / "sft", objective_config=sft.Config())
+    found.seconds["tuning"] = time.monotonic() - began
+    found.numbers |= {f"tuning/{key.removeprefix('train/')}": float(value) for key, value in numbers.items()}
     return learnt
 
 
@@ -312,13 +313,6 @@ def answered(ctx: Context, cfg: Config, model: Any, items: Sequence[Row], name: 
 def by_rule(items: Sequence[Row], rule: Callable[[Row], str | None]) -> Records:
     """Return the records of a policy that is no model."""
     return [poisoned_context.score(item, [f"Answer: {rule(item)}"]) for item in items]
-
-
-def _timed(found: Evidence, name: str, act: Callable[[], Mapping[str, float]]) -> dict[str, float]:
-    began = time.monotonic()
-    numbers = act()
-    found.seconds[name] = time.monotonic() - began
-    return {f"{name}/{key.removeprefix('train/')}": float(value) for key, value in numbers.items()}
 
 
 def changed(cfg: Config, **values: Any) -> Config:
