@@ -26,7 +26,7 @@ from alignlab.evals import _kornat_items as surveys
 from alignlab.evals import _kornat_rates as kornat_rates
 from alignlab.evals import _pairwise_rates as pairwise_rates
 from alignlab.evals import bullshit, honesty
-from alignlab.stats import bootstrap, judge, resample, survey
+from alignlab.stats import bootstrap, bounds, judge, resample, survey
 from alignlab.stats import length_control as lengths
 from alignlab.world import judges, knowledge, opinions, sellers
 
@@ -98,7 +98,7 @@ def faulty_labels(seed: int) -> Drawn:
             judge.with_truth(said[80:], said[:80], checked, seed=seed), rate
         ),
         "share by a judge who is silent at times (bound)": (
-            judge.bounded([float(h) for h in heard if h is not None], heard.count(None), draws=400, seed=seed), rate
+            bounds.mean(heard, range(len(heard))), rate
         ),
         "contrast: what the erring judge says": (normal(float(np.mean(said)), resample.standard_error(said), n), rate),
     }  # fmt: skip

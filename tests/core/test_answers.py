@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignlab.core.answers import contains, final_answer, first_choice, normalise, readable, same
+from alignlab.core.answers import contains, final_answer, first_choice, named, normalise, readable, same
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,24 @@ def test_first_choice_needs_letters():
         first_choice("A", ["x"] * 27)
 
 
+@pytest.mark.parametrize(
+    ("low", "gap", "want", "beside"),
+    [
+        ("i strongly agree", 0, [0], "i"),  # the longer one is taken out first
+        ("disagree", 0, [], "disagree"),  # whole words alone
+        ("agree or not agree", 0, [2, 1], "or"),
+        ("i do not quite agree", 0, [1], "i do not quite"),
+        ("i do not quite agree", 1, [2], "i do quite"),  # a word within the phrase is beside it
+        ("not so very much agree", 2, [1], "not so very much"),
+        ("agree agree agree", 0, [1], ""),
+        ("", 0, [], ""),
+    ],
+)
+def test_phrases_named_and_what_is_beside_them(low, gap, want, beside):
+    found, rest = named(low, ["strongly agree", "agree", "not agree", ""], gap)
+    assert (found, " ".join(rest.split())) == (want, beside)
+
+
 def test_readable_disarms_terminals_and_keeps_text():
     shown = readable("\x1b]0;owned\x07\x1b[2J\r\u202eevil\x9b31m\x7f\ud800\u2028")
     assert shown == "␛]0;owned␇␛[2J␍<U+202E>evil<U+009B>31m␡\ufffd<U+2028>"
@@ -142,4 +160,5 @@ def test_a_megabyte_is_no_trouble(line):
     first_choice(line, OPTIONS)
     normalise(line)
     readable(line)
+    named(normalise(line), OPTIONS, gap=3)
     assert time.process_time() - start < 10

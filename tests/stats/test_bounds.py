@@ -5,6 +5,7 @@ import pytest
 
 from alignlab.stats import bounds, proportion
 from alignlab.stats.bounds import Side
+from alignlab.stats.resample import standard_error
 
 
 def test_two_independent_shares_have_newcombes_interval():
@@ -81,3 +82,48 @@ def test_intervals_over_few_scenarios_hold_the_truth(scenarios):
         gaps += found.low <= 0.3 <= found.high
     assert held >= 182
     assert gaps >= held
+
+
+def test_silence_widens_and_moves_no_value():
+    verdicts = [1.0] * 60 + [0.0] * 40
+    full, gaps = bounds.mean(verdicts, range(100)), bounds.mean([*verdicts, *[None] * 25], range(125))
+    assert full.value == gaps.value == 0.6
+    assert gaps.low < full.low
+    assert gaps.high > full.high
+    assert gaps.n == 125
+    assert gaps.low == pytest.approx(proportion.wilson(60, 125)[0])
+    none = bounds.mean([None] * 3, range(3))
+    assert math.isnan(none.value)
+    assert (none.low, none.high, none.n) == (0.0, 1.0, 3)
+
+
+@pytest.mark.parametrize(("least", "most"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 5.0)])
+def test_items_all_alike_at_an_end_of_the_scale_have_a_width(least, most):
+    """Wilson's far end for k of k is 1 / (1 + z^2 / k), here scaled; clusters count, not items."""
+    far = (most - least) * 1.959964**2 / (12 + 1.959964**2)
+    for clusters, count in ((None, 12), ([i // 2 for i in range(24)], 24)):
+        for end in (least, most):
+            found = bounds.between([end] * count, [end] * count, clusters, value=end, least=least, most=most)
+            ends = (least, least + far) if end == least else (most - far, most)
+            assert (found.low, found.high) == pytest.approx(ends, abs=1e-5)
+    middle = (least + most) / 2
+    inside = bounds.between([middle] * 12, [middle] * 12, value=middle, least=least, most=most)
+    assert (inside.low - least, most - inside.high) == pytest.approx([(most - least) * proportion.wilson(6, 12)[0]] * 2)
+    won, open_ = bounds.between([1.0] * 8, [1.0] * 8, value=1.0), bounds.between([0.0] * 8, [1.0] * 8, value=1.0)
+    assert 0.6 < won.low < 0.7
+    assert (open_.low, open_.high) == (0.0, 1.0)
+
+
+def test_the_bound_covers_although_refusals_are_not_random():
+    """The judge is silent exactly where the model loses: the valid verdicts alone mislead, the bound does not."""
+    covered = naive = 0
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        verdicts = draw.binomial(1, 0.5, 120)
+        silent = (verdicts == 0) & (draw.uniform(size=120) < 0.4)
+        heard = [None if quiet else float(v) for v, quiet in zip(verdicts, silent)]
+        found = bounds.mean(heard, range(120))
+        covered += found.low <= 0.5 <= found.high
+        naive += abs(verdicts[~silent].mean() - 0.5) <= 1.96 * standard_error(verdicts[~silent])
+    assert covered >= 187  # its lower end is met exactly here, so about 97.5 % cover
+    assert naive < 120

@@ -149,3 +149,19 @@ def first_choice(text: str, options: Sequence[str]) -> str | None:
     padded = f" {whole} "
     named = [i for i, option in enumerate(texts) if option and f" {option} " in padded]
     return letters[named[0]] if len(named) == 1 else None
+
+
+def named(low: str, phrases: Sequence[str], gap: int = 0) -> tuple[list[int], str]:
+    """Return which of some phrases a text names, and what stands beside them; both are normalised already.
+
+    Longer phrases are looked for first and taken out, since "strongly agree" holds "agree". With `gap`, up to so many
+    words may stand between each two of a phrase's; they count as beside it.
+    """
+    rest, found = f" {low} ", []
+    for i in sorted(range(len(phrases)), key=lambda i: -len(phrases[i])):
+        between = f"((?: [^ ]+){{0,{gap}}}?) "
+        spread = re.compile(rf"(?<!\S){between.join(map(re.escape, phrases[i].split()))}(?!\S)")
+        if phrases[i] and spread.search(rest):
+            found.append(i)
+            rest = spread.sub(lambda match: " ".join(match.groups()), rest)
+    return found, rest

@@ -13,6 +13,8 @@ from typing import Literal
 Stance = Literal["agree", "disagree", "none"]
 LONGEST = 20_000
 """characters that are read; a stance comes early or in the last ones"""
+SHORT = 12
+"""words of a reply whose one label counts wherever it stands"""
 _SENTENCE = re.compile(r"(?<=[.!?])[\"'”’)]*\s+|\n+")
 _OPTION = re.compile(r"(?:strongly|totally|somewhat|mostly)\s+", re.IGNORECASE)
 _LABEL = re.compile(

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from alignlab.core.types import Metric, Result, Table
 from alignlab.evals._bullshit_bounds import spanned, v_range
-from alignlab.evals._judging import bars, bounded
-from alignlab.stats import bootstrap, claims, exact, proportion
+from alignlab.evals._judging import bars
+from alignlab.stats import bootstrap, bounds, claims, exact, proportion
 from alignlab.stats.exact import cramers_v
-from alignlab.stats.judge import between
 from alignlab.stats.kappa import kappa
 from alignlab.stats.multiplicity import adjusted
 from alignlab.world.sellers import CLAIMS, FORMS, STATES
@@ -80,7 +79,7 @@ def _any(values: Any) -> bool | None:
 
 
 def _bounded(values: Sequence[bool | None], records: Sequence[Record]) -> Metric:
-    return bounded(values, [r["scene"] for r in records])
+    return bounds.mean(values, [r["scene"] for r in records])
 
 
 def _index(usable: Sequence[Record]) -> tuple[dict[str, Metric], list[str]]:
@@ -254,12 +253,8 @@ def _apart(new: tuple[float, float], old: tuple[float, float]) -> tuple[float, f
 
 def _form_change(pairs: Sequence[tuple[bool | None, bool | None, Any]]) -> Metric:
     """Return the mean difference of the pairs that are read, its interval with the others at both ends."""
-    gaps = [float(a) - float(b) for a, b, _ in pairs if a is not None and b is not None]
-    lows, highs = (
-        [float(end if a is None else a) - float(1 - end if b is None else b) for a, b, _ in pairs] for end in (0, 1)
-    )
-    value = sum(gaps) / len(gaps) if gaps else math.nan
-    return between(lows, highs, value=value, clusters=[scene for _, _, scene in pairs])
+    new, old, scenes = (list(side) for side in zip(*pairs))
+    return bounds.change(new, old, scenes)
 
 
 def _amplification(

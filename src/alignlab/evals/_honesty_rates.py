@@ -9,7 +9,7 @@ import numpy as np
 
 from alignlab.core import honesty
 from alignlab.core.types import Figure, Metric, Result, Table
-from alignlab.stats import bootstrap, calibration, judge, proportion, resample
+from alignlab.stats import bootstrap, bounds, calibration, proportion, resample
 from alignlab.stats.ranks import spearman
 
 Record = Mapping[str, Any]
@@ -125,21 +125,14 @@ def _honesty(point: honesty.Scores, wrong: Sequence[Record], right: Sequence[Rec
     return Metric(value=point.honesty, n=n, low=ends[0], high=ends[1])
 
 
-def _right(record: Record, unrated: float) -> float:
-    """Whether a right answer is in the reply; `unrated` for what is not rated."""
-    return max(float(record["loose"]), unrated * bool(record["unrated"]))
+def _right(record: Record) -> bool | None:
+    """Whether a right answer is in the reply; None where neither a rule nor the judge has said."""
+    return True if record["loose"] else None if record["unrated"] else False
 
 
 def loosely(some: Sequence[Record]) -> Metric:
-    """Return the share of rated replies that hold a right answer; those not rated widen the interval."""
-    hits, most = ([_right(r, end) for r in some] for end in (0.0, 1.0))
-    clusters = [r["cluster"] for r in some]
-    rated = [float(r["loose"]) for r in some if not r["unrated"]]
-    value = sum(rated) / len(rated) if rated else math.nan
-    if len(set(clusters)) < len(clusters) and len(set(hits)) > 1:
-        return judge.between(hits, most, value=value, clusters=clusters)
-    low, high = (proportion.share(map(bool, side)) for side in (hits, most))
-    return Metric(value=value, n=len(some), low=low.low, high=high.high)
+    """Return the share of replies that hold a right answer; those not rated widen the interval."""
+    return bounds.mean([_right(r) for r in some], [r["cluster"] for r in some])
 
 
 def result(records: Sequence[Record], before: Sequence[Record] | None) -> Result:
@@ -215,12 +208,9 @@ def _auc(confidence: Any, right: Any) -> float:
 def _change(records: Sequence[Record], before: Sequence[Record]) -> dict[str, Metric]:
     """Return the change of accuracy over the questions that both runs were asked, what is not rated at both ends."""
     old = {r["id"]: r for r in before}
-    both = [(r, old[r["id"]]) for r in records if r["id"] in old]
-    rated = [float(new["loose"]) - float(was["loose"]) for new, was in both if not (new["unrated"] or was["unrated"])]
-    lows, highs = ([_right(new, end) - _right(was, 1 - end) for new, was in both] for end in (0.0, 1.0))
-    value = sum(rated) / len(rated) if rated else math.nan
-    clusters = [new["cluster"] for new, _ in both]
-    return {"accuracy_change": judge.between(lows, highs, value=value, clusters=clusters)}
+    both = [r for r in records if r["id"] in old]
+    new, was = [_right(r) for r in both], [_right(old[r["id"]]) for r in both]
+    return {"accuracy_change": bounds.change(new, was, [r["cluster"] for r in both])}
 
 
 def cell_table(pairs: Pairs) -> Table:

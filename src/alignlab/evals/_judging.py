@@ -1,19 +1,18 @@
 """How a judge of single texts is asked and read: inert blocks, yes or no, one JSON object.
 
 Judged texts stand in tagged blocks that they cannot close, and only the judge's reply is ever parsed. A reply without
-a verdict is None: the callers count it, and `bounded` gives an interval that holds whatever it had been.
+a verdict is None: the callers count it, and `stats.bounds` gives intervals that hold whatever it had been.
 """
 
 import json
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from alignlab.core.answers import normalise
 from alignlab.core.evidence import text_of
 from alignlab.core.types import Figure, Metric, Prompt
-from alignlab.stats import judge
 
 LONGEST = 20_000
 """characters of a reply that are read, from its end: verdicts come last"""
@@ -107,16 +106,6 @@ def text_fact(facts: Mapping[str, Any], name: str, identifier: Any) -> str:
             f"item {identifier}: fact {name!r}: expected non-empty text; map it with --columns facts.{name}=YOUR_COLUMN"
         )
     return str(facts[name])
-
-
-def bounded(values: Sequence[float | bool | None], clusters: Sequence[Hashable]) -> Metric:
-    """Return the mean of the values there are, in [0, 1], with an interval that holds for any missing ones (None).
-
-    Whole clusters are drawn; see `stats.judge.between`.
-    """
-    given = [float(v) for v in values if v is not None]
-    lows, highs = ([blank if v is None else float(v) for v in values] for blank in (0.0, 1.0))
-    return judge.between(lows, highs, value=sum(given) / len(given) if given else math.nan, clusters=clusters)
 
 
 def bars(shown: Mapping[str, Metric], y_label: str) -> Figure:

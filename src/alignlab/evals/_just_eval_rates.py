@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignlab.core.types import Metric, Result, Table
-from alignlab.evals._judging import bars, bounded
-from alignlab.stats import bootstrap, judge, proportion, resample
+from alignlab.evals._judging import bars
+from alignlab.stats import bootstrap, bounds, proportion, resample
 from alignlab.stats.multiplicity import adjusted
 from alignlab.stats.permutation import sign_flip
 
@@ -79,7 +79,7 @@ def _aspect(name: str, records: Sequence[Record]) -> dict[str, Metric]:
 def _mean(name: str, ratings: Sequence[float | None], records: Sequence[Record]) -> Metric:
     """Return the mean rating; records of one cluster are drawn together."""
     width = most(name) - LEAST
-    found = bounded([None if v is None else (v - LEAST) / width for v in ratings], [_cluster(r) for r in records])
+    found = bounds.mean([None if v is None else (v - LEAST) / width for v in ratings], [_cluster(r) for r in records])
     low, high = (None if end is None else LEAST + width * end for end in (found.low, found.high))
     return Metric(value=LEAST + width * found.value, n=found.n, low=low, high=high)
 
@@ -168,7 +168,7 @@ def _ends(rating: float | None, name: str) -> tuple[float, float]:
 def _gaps(lows: Sequence[float], highs: Sequence[float], known: Sequence[float], name: str, clusters: Any) -> Metric:
     """Return the mean gap between two ratings, over the `known` ones, with an interval that holds for any others."""
     value, far = float(np.mean(known)) if known else math.nan, most(name) - LEAST
-    return judge.between(lows, highs, value=value, clusters=clusters, least=-far, most=far)
+    return bounds.between(lows, highs, clusters, value=value, least=-far, most=far)
 
 
 def _bias(records: Sequence[Record], names: Sequence[str]) -> dict[str, Metric]:

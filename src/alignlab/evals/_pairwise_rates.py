@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from alignlab.core.types import Figure, Metric, Result, Table
+from alignlab.core.types import Metric, Result, Table
 from alignlab.evals import _verdicts as verdicts
-from alignlab.stats import bradley_terry, judge, length_control, proportion
+from alignlab.evals._judging import bars
+from alignlab.stats import bounds, bradley_terry, judge, length_control, proportion
 from alignlab.stats.permutation import sign_flip
 
 Record = Mapping[str, Any]
@@ -38,23 +39,17 @@ def result(records: Sequence[Record], before: Sequence[Record] | None) -> Result
         raise ValueError("pairwise: fact 'gamed' is true of every item; add the items of the model that is compared")
     metrics = win_rate(records)
     silence = [sum(verdicts.preference(g) is None for g in r["games"]) / len(r["games"]) for r in records]
-    metrics["judge_missing"] = judge.between(silence, silence, value=float(np.mean(silence)))
+    metrics["judge_missing"] = bounds.between(silence, silence, value=float(np.mean(silence)))
     metrics |= alpaca(records, gamed) | mt_bench(records) | arena(records) | faults(records)
     if any(record["right"] is not None for record in records):
         metrics["right"] = proportion.share(r["right"] == 1 for r in records if r["right"] is not None)
     if before is not None:
         metrics |= change(records, before)
     shown = [n for n in ("win_rate", "lc_win_rate", "mt_adjusted", "arena", "arena_style") if n in metrics]
-    bars: dict[str, list[Any]] = {
-        "label": shown,
-        "y": [metrics[n].value for n in shown],
-        "low": [_end(metrics[n].low, metrics[n].value) for n in shown],
-        "high": [_end(metrics[n].high, metrics[n].value) for n in shown],
-    }
     return Result(
         metrics=metrics,
         tables={"categories": categories(records), "verdicts": counts(records)},
-        figures={"rates": Figure(kind="bars", series={"rate": bars}, y_label="preferred over the baseline")},
+        figures={"rates": bars({name: metrics[name] for name in shown}, "preferred over the baseline")},
         notes=notes(records, metrics),
     )
 
@@ -92,11 +87,7 @@ def win_rate(records: Sequence[Record]) -> dict[str, Metric]:
     """Return the mean preference over games, in [0, 1], with an interval that holds for any missing verdicts."""
     given = [v for r in records for v in map(verdicts.preference, r["games"]) if v is not None]
     span, value = spans(records), float(np.mean(given)) if given else float("nan")
-    return {"win_rate": judge.between(span[:, 0], span[:, 1], value=value)}
-
-
-def _end(end: float | None, value: float) -> float:
-    return value if end is None else end
+    return {"win_rate": bounds.between(span[:, 0], span[:, 1], value=value)}
 
 
 def alpaca(records: Sequence[Record], gamed: Sequence[Record] = ()) -> dict[str, Metric]:
@@ -115,7 +106,7 @@ def alpaca(records: Sequence[Record], gamed: Sequence[Record] = ()) -> dict[str,
     )
     discrete = length_control.win_rate(given)[2] / 100
     ends = np.where(np.isclose(span, 0.5), 0.5, np.round(span))
-    metrics["discrete_win_rate"] = judge.between(ends[:, 0], ends[:, 1], value=discrete)
+    metrics["discrete_win_rate"] = bounds.between(ends[:, 0], ends[:, 1], value=discrete)
     chars, gamma = _chars(records), _difficulty(records)
     if len(kept) < ENOUGH or np.ptp(chars[:, 0] - chars[:, 1]) == 0:
         return metrics
@@ -183,8 +174,8 @@ def mt_bench(records: Sequence[Record]) -> dict[str, Metric]:
     if not len(valid):
         return {}
     metrics = {
-        "mt_win": judge.between(lows == 1, highs == 1, value=float((valid == 1).mean())),
-        "mt_adjusted": judge.between(lows, highs, value=float(valid.mean())),
+        "mt_win": bounds.between(lows == 1, highs == 1, value=float((valid == 1).mean())),
+        "mt_adjusted": bounds.between(lows, highs, value=float(valid.mean())),
     }
     # an item whose other game is known is dropped from the value and cannot be 0 or 1 in the ends: hold the value too
     return {
@@ -215,7 +206,7 @@ def arena(records: Sequence[Record]) -> dict[str, Metric]:
     if not given:
         return {}
     values = [lows[k] for k in given]
-    mean = judge.between(lows, highs, value=float(np.mean(values)), clusters=owners)
+    mean = bounds.between(lows, highs, owners, value=float(np.mean(values)))
     elo = bradley_terry.fit(_games(values), anchor="baseline").elo(base=0.0)["model"]
     metrics = {"arena": mean, "arena_elo": Metric(value=elo, n=mean.n, low=_elo(mean.low), high=_elo(mean.high))}
     style = np.array([records[i]["style"] for i in owners], dtype=np.float64)
@@ -266,7 +257,7 @@ def change(records: Sequence[Record], before: Sequence[Record]) -> dict[str, Met
         return {}
     new, earlier = (np.array(side) for side in zip(*both))
     middle = new.mean(axis=1) - earlier.mean(axis=1)
-    found = judge.between(new[:, 0] - earlier[:, 1], new[:, 1] - earlier[:, 0], value=float(middle.mean()), least=-1.0)
+    found = bounds.between(new[:, 0] - earlier[:, 1], new[:, 1] - earlier[:, 0], value=float(middle.mean()), least=-1.0)
     p = sign_flip(new.mean(axis=1), earlier.mean(axis=1), draws=1999)
     return {"win_rate_change": found, "win_rate_change_p": Metric(value=p, n=len(both))}
 

@@ -11,8 +11,6 @@ from alignlab.core import answers as texts
 from alignlab.core import stance
 from alignlab.evals import _compass as compass
 
-SHORT = 12
-"""words of a reply whose one label counts wherever it stands"""
 _FIELD = re.compile(r"[\"'](selection|response)[\"']\s*:\s*[\"']?", re.IGNORECASE)
 _OPENING = re.compile(
     r"(?:i\s+)?(?:[a-d1-4]\b\W{1,8})?(strongly\s+)?(dis)?agrees?\b(?!\s*(?:[?/]|or\b))", re.IGNORECASE
@@ -88,7 +86,7 @@ def label(reply: str, labels: Sequence[str]) -> int | None:
         return _number(said.stance == "agree", said.strong)
     if len(argued := _ARGUED.findall(reply)) == 1:
         return _number(not argued[0][1], bool(argued[0][0]))
-    if len(sides) != 1 or len(low.split()) > SHORT or stance.NEGATIONS & set(_NAMED.sub(" ", low).split()):
+    if len(sides) != 1 or len(low.split()) > stance.SHORT or stance.NEGATIONS & set(_NAMED.sub(" ", low).split()):
         return None
     return _number(sides.pop(), all(match[1] for match in named))
 

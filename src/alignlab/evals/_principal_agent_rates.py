@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignlab.core.types import Figure, Metric, Result, Table
+from alignlab.core.types import Metric, Result, Table
 from alignlab.data.adapters.principal_agent import CONDITIONS
+from alignlab.evals._judging import bars
 from alignlab.stats import exact, permutation
 from alignlab.stats.bounds import FEWEST, Side, between, change, contrast, share
 from alignlab.stats.multiplicity import adjusted
@@ -163,7 +164,11 @@ def result(records: Sequence[Record], before: Sequence[Record] | None = None) ->
     metrics |= _cost(plain)
     if before is not None:
         metrics |= _change(plain, before)
-    return Result(metrics=metrics, tables={"conditions": _cells(records)}, figures={"conditions": _bars(shares)})
+    return Result(
+        metrics=metrics,
+        tables={"conditions": _cells(records)},
+        figures={"conditions": bars(shares, "share of the firm's product")},
+    )
 
 
 def _cost(plain: Sequence[Record]) -> dict[str, Metric]:
@@ -202,12 +207,3 @@ def _cells(records: Sequence[Record]) -> Table:
                 rows.append((scenario, condition, len(some), *counts, *problems))
     columns = ("scenario", "explanation seen by", "n", "customer's", "firm's", *PROBLEMS)
     return Table(columns=columns, rows=tuple(rows), caption="What was bought.")
-
-
-def _bars(shares: Mapping[str, Metric]) -> Figure:
-    ends = [(m.value if m.low is None else m.low, m.value if m.high is None else m.high) for m in shares.values()]
-    series: dict[str, list[Any]] = {
-        "label": list(shares), "y": [m.value for m in shares.values()],
-        "low": [low for low, _ in ends], "high": [high for _, high in ends],
-    }  # fmt: skip
-    return Figure(kind="bars", series={"firm's product": series}, y_label="share of the firm's product")

@@ -128,7 +128,10 @@ def read(reply: str, options: Sequence[str], variant: Variant) -> int | None:
         both = [f"{name} {word}" for name, word in zip(labels, words)]
         if low in both:
             return order[both.index(low)]
-    place, turned = _named(low, words)
+    named, rest = texts.named(low, words)
+    # only what is left can negate: "not" may be part of an option
+    turned = bool(stance.NEGATIONS & set(rest.split()))
+    place = named[0] if len(named) == 1 and len(low.split()) <= stance.SHORT and not turned else None
     if place is None and variant.labels == "letters" and (not turned or _LETTERED.match(reply)):
         # a negation may follow the label ("B. I do not ..."), but not go before it
         said = reply.split(maxsplit=1)[0] if turned else reply
@@ -138,18 +141,6 @@ def read(reply: str, options: Sequence[str], variant: Variant) -> int | None:
         numbers = [int(word) for word in low.split() if word.isdecimal() and len(word) < 3]
         place = numbers[0] - 1 if len(set(numbers)) == 1 and 1 <= numbers[0] <= len(order) else None
     return None if place is None else order[place]
-
-
-def _named(low: str, words: Sequence[str]) -> tuple[int | None, bool]:
-    """Return (which one option a short reply names, whether a word beside the options negates)."""
-    rest, named = f" {low} ", []
-    for i in sorted(range(len(words)), key=lambda i: -len(words[i])):
-        if words[i] and f" {words[i]} " in rest:
-            named.append(i)
-            rest = rest.replace(f" {words[i]} ", " ")
-    # only what is left can negate: "not" may be part of an option
-    turned = bool(stance.NEGATIONS & set(rest.split()))
-    return (named[0] if len(named) == 1 and len(low.split()) <= 12 and not turned else None), turned
 
 
 def refused(reply: str) -> bool:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from alignlab.core.types import Metric, Result, Table
-from alignlab.evals._judging import bars, bounded
+from alignlab.evals._judging import bars
 from alignlab.evals._trust_leaves import LEAVES, PROTOCOLS
 from alignlab.evals._trust_score import distance
-from alignlab.stats import bootstrap, proportion
+from alignlab.stats import bootstrap, bounds, proportion
 from alignlab.stats.resample import statistic
 
 Record = Mapping[str, Any]
@@ -99,7 +99,7 @@ def _mean(records: Sequence[Record], name: str, topic: str = "") -> Metric:
     """
     some = [r for r in records if name in r["values"] and (not topic or r["topic"] == topic)]
     clusters = [r["id"] if topic and r["cluster"] == topic else r["cluster"] for r in some]
-    return bounded([r["values"][name] for r in some], clusters)
+    return bounds.mean([r["values"][name] for r in some], clusters)
 
 
 def _topics(records: Sequence[Record]) -> dict[str, Table]:

@@ -47,8 +47,6 @@ CARD = Card(
     ),
 )
 STANCES = (1, 0, -1)
-SHORT = 12
-"""words of a reply whose one label counts wherever it stands"""
 NEGATIONS = stance.NEGATIONS | {"nicht", "kein", "keine", "keinen", "keinem", "keiner", "nie", "niemals", "weder"}
 _DECLINES = re.compile(
     r"\b(?:kann|möchte|will|werde|darf)\b[^.!?]{0,60}\b(?:nichts?|keine?n?)\b[^.!?]{0,40}\b(?:sagen|äußern|antworten|beantworten"
@@ -177,25 +175,13 @@ def read(reply: str, labels: Sequence[str], thesis: str = "") -> int | None:
     alone = {words.index(part) for part in parts[:1] + parts[-1:] if part in words}
     if len(alone) == 1:
         return STANCES[alone.pop()]
-    if len(low.split()) > SHORT:
+    if len(low.split()) > stance.SHORT:
         return None
-    named, rest = _named(low, words, 0)
+    named, rest = texts.named(low, words)
     if not named:
-        named, rest = _named(low, words, 3)
+        named, rest = texts.named(low, words, gap=3)
     # only what is left can negate: "nicht" may be part of a label
     return STANCES[named[0]] if len(named) == 1 and not NEGATIONS & set(rest.split()) else None
-
-
-def _named(low: str, words: Sequence[str], gap: int) -> tuple[list[int], str]:
-    """Return the labels named, with up to `gap` words between each two of theirs, and what stands beside them."""
-    rest, named = f" {low} ", []
-    for i in sorted(range(3), key=lambda i: -len(words[i])):  # a longer label may hold a shorter one
-        between = f"((?: [^ ]+){{0,{gap}}}?) "
-        spread = re.compile(rf"(?<!\S){between.join(map(re.escape, words[i].split()))}(?!\S)")
-        if words[i] and spread.search(rest):
-            named.append(i)
-            rest = spread.sub(lambda match: " ".join(match.groups()), rest)
-    return named, rest
 
 
 def skipped(reply: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t
 
 from alignlab.core.types import Metric
@@ -90,9 +90,9 @@ def contrast(sides: Sequence[Side]) -> Metric:
 
 
 def between(
-    lows: Sequence[float],
-    highs: Sequence[float],
-    clusters: Sequence[Hashable],
+    lows: ArrayLike,
+    highs: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
     *,
     value: float,
     least: float = 0.0,
@@ -103,17 +103,18 @@ def between(
     Args:
         lows: [n] the least that each number may be.
         highs: [n] the greatest; equal to `lows` where it is known.
-        clusters: one id per number.
+        clusters: one id per number; each for itself without.
         value: what is reported, e.g. the mean of what is known.
         least: lower end of the scale.
         most: upper end of the scale.
     """
-    if not len(lows):
-        return Metric(value=value, n=0)
     scaled = [(np.asarray(side, dtype=np.float64) - least) / (most - least) for side in (lows, highs)]
-    side = Side(values=(), clusters=clusters, weight=most - least)
+    n = len(scaled[0])
+    if not n:
+        return Metric(value=value, n=0)
+    side = Side(values=(), clusters=range(n) if clusters is None else clusters, weight=most - least)
     ends = [None if end is None else least + end for end in _interval([side], scaled[:1], scaled[1:])]
-    return Metric(value=value, n=len(lows), low=ends[0], high=ends[1])
+    return Metric(value=value, n=n, low=ends[0], high=ends[1])
 
 
 def _interval(sides: Sequence[Side], least: Sequence[Values], most: Sequence[Values]) -> Ends:
