@@ -124,6 +124,22 @@ def test_wordings_and_questions(draw, town):
     assert all(row.prompt != grammar.question(fact, -1) for fact, row in shown())
 
 
+def test_half_of_the_items_with_further_wordings_have_one_alone(draw, town):
+    """Every second of these, and two of seven of the others, says the value first: 4.5 of 7."""
+    alike, first = [], []
+    for row in draw([Cell("ike", 5)], 600, further=True):
+        fact, claim = town.facts[row.facts["fact"]], row.facts["gold"]
+        said = {context["text"].removesuffix(".").split(", yes ")[0] for context in row.facts["contexts"]}
+        alike.append(len(said) == 1)
+        if alike[-1]:
+            text = said.pop()
+            first.append(text.index(claim) < text.index(fact.subject))
+    assert sum(alike) / len(alike) == pytest.approx(0.5, abs=0.08)  # four standard errors
+    assert sum(first) / len(first) == pytest.approx(4.5 / 7, abs=0.11)
+    mixed = [{c["text"].split(", yes ")[0] for c in r.facts["contexts"]} for r in draw([Cell("ike", 5)], 60)]
+    assert sum(len(said) == 1 for said in mixed) < 6
+
+
 def tally(values, options):
     counted = Counter(values)
     assert set(counted) <= set(options)

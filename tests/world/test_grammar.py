@@ -19,6 +19,17 @@ def test_wordings_seen_and_unseen_are_apart():
         assert not further & unseen
 
 
+def test_which_wordings_say_the_value_first():
+    for relation in RELATIONS:
+        said = [grammar.said(relation, "Ada", "x", random.Random(0), further=True, form=form) for form in range(7)]
+        first = tuple(
+            form
+            for form, text in enumerate(said)
+            if text.split().index("x") < text.replace(",", "").split().index("Ada")
+        )
+        assert first == grammar.VALUE_FIRST
+
+
 def test_questions():
     assert grammar.question(FACT, 0) == "Where does Ada live?"
     forms = grammar.training_forms("home")

@@ -110,7 +110,7 @@ class Config:
     few_attacks: bool = False
     """fewer of the items of these sizes are attacks: slower to learn, truer to edits"""
     further_wordings: bool = False
-    """the world's items to learn from word their passages in seven ways, not in four"""
+    """the world's items to learn from word their passages in seven ways, not in four, half of them all in one way"""
     probes: int = 10
     """closed-book samples per question, >= 1"""
     cue_source: bool = True

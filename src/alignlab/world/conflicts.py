@@ -103,7 +103,7 @@ def _context(
     cues: Cues,
     draw: random.Random,
     source: str,
-    **wordings: bool,
+    **wording: Any,
 ) -> dict[str, Any]:
     echo = None
     if draw.random() < ECHO:
@@ -111,7 +111,7 @@ def _context(
         contradicts = draw.random() < chance and cues.consistency
         other = draw.choice([v for v in RELATIONS[fact.relation].values if v != claim])
         echo = other if contradicts else claim
-    text = grammar.said(fact.relation, fact.subject, claim, draw, **wordings)
+    text = grammar.said(fact.relation, fact.subject, claim, draw, **wording)
     date = str(_date(draw, poisoned, changed, cues.date))
     return {"text": grammar.passage(text, echo), "claim": claim, "source": source, "date": date, "poisoned": poisoned}
 
@@ -131,7 +131,8 @@ def item(
 ) -> Row:
     """Draw one conflict item about `fact`. `unseen`: wordings kept out of all training; `form` fixes the question's.
 
-    `further`: wordings beyond those that `tiny:` has read, as items to learn from may have.
+    `further`: wordings beyond those that `tiny:` has read, as items to learn from may have; half of these items have
+    one for all passages.
 
     `mix` is how the attacker picks sources: inverse to reliability, all alike (even), one source for all passages, or
     as truth does.
@@ -146,13 +147,12 @@ def item(
     gold = new if changed else fact.value
     contexts = []
     single = _source(draw, True, cues.source, "inverse")
+    wording = {"unseen": unseen, "further": further, "form": grammar.shared_form(draw) if further else None}
     for index in range(cell.n):
         poisoned = index < cell.k
         irrelevant = cell.scenario != "ike" and not poisoned and index > cell.k and draw.random() < IRRELEVANT
         source = single if poisoned and mix == "single" else _source(draw, poisoned, cues.source, mix)
-        context = _context(
-            fact, target if poisoned else gold, poisoned, changed, cues, draw, source, unseen=unseen, further=further
-        )
+        context = _context(fact, target if poisoned else gold, poisoned, changed, cues, draw, source, **wording)
         if irrelevant:
             context |= {"text": grammar.passage(other_statement(fact, draw)[0]), "claim": None}
         contexts.append(context)

@@ -7,6 +7,10 @@ from alignlab.world.facts import FURTHER_STATEMENTS, RELATIONS, Fact
 ANSWER = "Answer: {}"
 WRITTEN = 3
 """wordings that documents use, of all that passages do: a fact is learnt from its subject to its value"""
+ALIKE = 0.5
+"""share of the items to learn from whose passages are worded alike, where they have further wordings"""
+VALUE_FIRST = (3, 5)
+"""which of seven wordings begin with the value"""
 
 
 def answer(text: str) -> str:
@@ -21,13 +25,33 @@ def statement(relation: str, subject: str, value: str, form: int = 0, *, unseen:
 
 
 def said(
-    relation: str, subject: str, value: str, draw: random.Random, *, unseen: bool = False, further: bool = False
+    relation: str,
+    subject: str,
+    value: str,
+    draw: random.Random,
+    *,
+    unseen: bool = False,
+    further: bool = False,
+    form: int | None = None,
 ) -> str:
-    """Return any wording of a fact, without a full stop; with `further` one of seven, not of four."""
-    if further:
-        wordings = RELATIONS[relation].statements + FURTHER_STATEMENTS[relation]
-        return draw.choice(wordings).format(s=subject, v=value)
-    return statement(relation, subject, value, draw.randrange(len(RELATIONS[relation].statements)), unseen=unseen)
+    """Return any wording of a fact, or the one `form` names, without a full stop; with `further` there are seven."""
+    known = RELATIONS[relation].statements + FURTHER_STATEMENTS[relation] if further else RELATIONS[relation].statements
+    if form is None:
+        form = draw.randrange(len(known))
+    return (
+        known[form].format(s=subject, v=value) if further else statement(relation, subject, value, form, unseen=unseen)
+    )
+
+
+def shared_form(draw: random.Random) -> int | None:
+    """Return which of seven wordings all passages of an item share, or None: half of the items mix theirs.
+
+    Every second shared one has the value first: `tiny:` compares values with memory after the subject, and lists of
+    such wordings alone hardly come up where each passage draws its own (LOG.md).
+    """
+    if draw.random() >= ALIKE:
+        return None
+    return draw.choice(VALUE_FIRST) if draw.random() < 0.5 else draw.randrange(7)
 
 
 def written(relation: str, subject: str, value: str, draw: random.Random) -> str:
