@@ -434,7 +434,7 @@ def main() -> None:
     parser.add_argument("--mini", action="store_true", help="a look at the path: a tiny model, short rows, no file")
     parser.add_argument("--groups", type=int, default=24, help="groups of hh_rlhf; long shapes take an eighth")
     parser.add_argument("--rows", type=int, default=16, help="groups per optimiser step")
-    parser.add_argument("--our_batches", type=int, nargs="+", default=[1, 4], help="groups in our micro-batches")
+    parser.add_argument("--our_batches", type=int, nargs="+", default=[1, 4, 8], help="groups in our micro-batches")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="TRL's, all tried")
     parser.add_argument("--option_batches", type=int, nargs="+", default=[1, 8, 32], help="lm-eval's, all tried")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))

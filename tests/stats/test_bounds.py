@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp, ttest_rel
 
 from alignlab.stats import bounds, proportion
 from alignlab.stats.bounds import Side
@@ -48,6 +49,21 @@ def test_answers_that_are_all_alike_have_wilsons_ends_of_their_clusters():
         assert (found.low, found.high) == pytest.approx(proportion.wilson(hits, 8))
     found = bounds.between([0.0] * 8, [0.0] * 8, range(8), value=0.0, least=-1.0)
     assert (found.low, found.high) == pytest.approx([2 * end - 1 for end in proportion.wilson(4, 8)])
+
+
+def test_graded_answers_have_the_interval_of_a_t_test():
+    """One row per cluster is the textbook's interval; clusters of equal size have that of their means."""
+    values, earlier = [0.3, 0.4, 0.45, 0.6, 0.7, 0.55], [0.2, 0.45, 0.3, 0.5, 0.6, 0.35]
+    known = ttest_1samp(values, 0).confidence_interval(0.95)
+    found = bounds.mean(values, range(6))
+    assert (found.low, found.high) == pytest.approx(tuple(known))
+    twice = bounds.mean([v + d for v in values for d in (-0.1, 0.1)], [i for i in range(6) for _ in range(2)])
+    assert (twice.low, twice.high) == pytest.approx(tuple(known))
+    scaled = bounds.between([1 + 4 * v for v in values], [1 + 4 * v for v in values], value=3.0, least=1.0, most=5.0)
+    assert (scaled.low, scaled.high) == pytest.approx(tuple(1 + 4 * end for end in known))
+    known = ttest_rel(values, earlier).confidence_interval(0.95)
+    found = bounds.change(values, earlier, range(6))
+    assert (found.low, found.high) == pytest.approx(tuple(known))
 
 
 def test_a_change_is_paired():
