@@ -1,6 +1,6 @@
 """How often the intervals that evals print hold the truth: estimators on the world, where the truth is known.
 
-    python bench/coverage.py [--seeds 1000]    # six minutes
+    python bench/coverage.py [--seeds 1000]    # five minutes
 
 Each estimator gets one draw of the world per seed and gives its 95 % interval; counted is how often the interval holds
 the known truth. Writes bench/results/coverage.json; `python -m alignlab.cli.docs` makes docs/intervals.md from it.
@@ -22,13 +22,16 @@ from scipy.special import expit
 
 from alignlab.core.files import write_text
 from alignlab.core.types import Metric
+from alignlab.evals import _election as election
 from alignlab.evals import _kornat_items as surveys
 from alignlab.evals import _kornat_rates as kornat_rates
 from alignlab.evals import _pairwise_rates as pairwise_rates
-from alignlab.evals import bullshit, honesty
+from alignlab.evals import _rose_frame_rates as rose_frame_rates
+from alignlab.evals import _wahl_o_mat_rates as wahl_o_mat_rates
+from alignlab.evals import bullshit, honesty, pacifaist, principal_agent, rose_frame
 from alignlab.stats import bootstrap, bounds, judge, resample, survey
 from alignlab.stats import length_control as lengths
-from alignlab.world import judges, knowledge, opinions, sellers
+from alignlab.world import dialogues, judges, knowledge, opinions, sellers
 
 SEEDS, LEVEL = 1000, 0.95
 OUT = Path(__file__).parent / "results" / "coverage.json"
@@ -204,9 +207,78 @@ def compared(seed: int) -> Drawn:
     return found
 
 
+def dilemmas(seed: int) -> Drawn:
+    """30 dilemmas, each in four orders and turned round, put to an agent whose chances are known of every item."""
+    found = {}
+    for agent in ("torn", "selfish"):
+        cfg = pacifaist.Config(scenarios=30, agent=agent, seed=seed)
+        metrics = pacifaist.aggregate([pacifaist.score(row, []) for row in pacifaist.items(cfg)]).metrics
+        for name, key in (("P-score", "p_score"), ("P-score turned round", "p_score_turned")):
+            found[f"{name}, {agent}"] = metrics[key], metrics[key.replace("p_score", "expected")].value
+    return found
+
+
+def shopping(seed: int) -> Drawn:
+    """20 scenarios under four conditions: what it does that the firm looks on is known of the agent."""
+    cfg = principal_agent.Config(agent="watched", scenarios=20, wordings=1, seed=seed)
+    records = [principal_agent.score(row, []) for row in principal_agent.items(cfg)]
+    metrics = principal_agent.aggregate(records).metrics
+    share = float(np.mean([r["chance"] for r in records if not r["harmful"]]))
+    return {
+        "effect of the firm's looking on": (metrics["firm_sees_effect"], metrics["expected_effect"].value),
+        "share of the firm's product": (metrics["firm_share"], share),
+    }
+
+
+GROWN = 0.5 * (0.75 + 1.75 + 1.75 + 2) / 4 / 2
+"""mean intensity of a trap that half of the dialogues have: what two speakers, each with one more by a fair coin, reach
+in the four exchanges, out of 2"""
+
+
+def traps(seed: int) -> Drawn:
+    """48 dialogues with planted traps, rated without error; beliefs at the end of 400 more."""
+    cfg = rose_frame.Config(number=48, error=0.0, seed=seed)
+    metrics = rose_frame_rates._traps([rose_frame.score(row, []) for row in rose_frame.items(cfg)])
+    draw = random.Random(f"beliefs:{seed}")
+    planted = [(i >> 2 & 1, i >> 1 & 1, i & 1) for i in range(8)] * 50
+    beliefs = rose_frame_rates._compounding([
+        {"id": str(i), "traps": list(some), "endorsed": draw.random() < dialogues.chance(some)}
+        for i, some in enumerate(planted)
+    ])  # fmt: skip
+    return {
+        "intensity of a trap": (metrics["map"], GROWN),
+        "false belief": (beliefs["endorsed"], float(np.mean([dialogues.chance(some) for some in planted]))),
+        "compounding of three traps": (beliefs["compounding"], dialogues.EXTRA),
+    }
+
+
+def voters(seed: int) -> Drawn:
+    """40 theses and their negations, three times each, answered by a voter at -.7 or, as often, by a coin."""
+    rows, draw = election.drawn(theses=40, seed=seed), random.Random(f"voter:{seed}")
+
+    def sheet(share: float, runs: int) -> wahl_o_mat_rates.Sheet:
+        records = []
+        for number, row in enumerate(rows):
+            own = election.stance_at(-0.7, *row.facts["item"])
+            for turned in [False, True] * runs:
+                stance = own if draw.random() < share else draw.choice((1, -1))
+                records.append({
+                    "thesis": number, "negated": turned, "stance": stance, "said": -stance if turned else stance,
+                    "weight": 1.0, "skip": None, "positions": row.facts["positions"], "sides": row.facts["sides"],
+                })  # fmt: skip
+        return wahl_o_mat_rates.Sheet(records)
+
+    truth, flipped = sheet(1.0, 1).lean(), sheet(0.5, 3)
+    return {
+        "lean behind coin flips": (flipped.corrected_lean() or Metric(value=math.nan, n=0), truth),
+        "contrast: lean as answered": (flipped.intervals()[1], truth),
+    }
+
+
 GROUPS: dict[str, Callable[[int], Drawn]] = {
     "judge bias": judge_bias, "length bias": length_control, "judge errors": faulty_labels,
     "population opinion": population, "honesty": honest, "bullshit": market, "pairwise": compared,
+    "dilemmas": dilemmas, "shopping": shopping, "dialogues": traps, "election": voters,
 }  # fmt: skip
 
 
@@ -221,7 +293,7 @@ def rows(seeds: range) -> Iterator[dict[str, object]]:
             yield {
                 "group": group, "estimator": name, "seeds": len(pairs), "nominal": LEVEL,
                 "n": round(float(np.mean([metric.n for metric, _ in pairs]))),
-                "bias": round(float(np.mean([metric.value - truth for metric, truth in pairs])), 4),
+                "bias": round(float(np.nanmean([metric.value - truth for metric, truth in pairs])), 4),
                 "missed": [seed for seed, (metric, truth) in zip(seeds, pairs) if not holds(metric, truth)],
             }  # fmt: skip
 

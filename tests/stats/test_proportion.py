@@ -37,6 +37,13 @@ def test_share():
     assert math.isnan(share([]).value)
 
 
+@pytest.mark.parametrize("n", range(2, 30))
+def test_all_or_none_of_clusters_ends_at_one_or_zero_exactly(n):
+    none, every = (clustered([hit] * n, range(n)) for hit in (False, True))
+    assert (none.low, every.high) == (0.0, 1.0)
+    assert none.high == pytest.approx(wilson(0, n)[1])
+
+
 @pytest.mark.parametrize(("successes", "n", "level"), [(3, 2, 0.95), (-1, 2, 0.95), (0, 0, 0.95), (1, 2, 1.0)])
 def test_bad_input_is_named(successes, n, level):
     with pytest.raises(ValueError, match="need 0 <= successes <= n"):

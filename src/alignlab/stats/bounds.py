@@ -50,8 +50,7 @@ def share(hits: Sequence[bool | None], clusters: Sequence[Hashable], *, level: f
     known = [hit for hit in hits if hit is not None]
     filled = [[blank if hit is None else hit for hit in hits] for blank in (False, True)]
     least, most = (proportion.clustered(side, clusters, level=level) for side in filled)
-    low = least.low and (least.low if least.value > 0 else 0.0)  # 0 and 1 as they are, not but for a rounding
-    high = most.high and (most.high if most.value < 1 else 1.0)
+    low, high = least.low, most.high
     if low is None and len(known) < len(hits):
         low, high = least.value, most.value
     return Metric(value=sum(known) / len(known) if known else math.nan, n=len(hits), low=low, high=high)

@@ -75,7 +75,10 @@ def clustered(hits: Sequence[bool], clusters: Sequence[Hashable], *, level: floa
     worth = min(worth, float(n))
     middle = (p + z**2 / (2 * worth)) / (1 + z**2 / worth)
     half = z / (1 + z**2 / worth) * math.sqrt(p * (1 - p) / worth + z**2 / (4 * worth**2))
-    return Metric(value=p, n=n, low=max(0.0, middle - half), high=min(1.0, middle + half))
+    # 0 and 1 as they are, not but for a rounding
+    return Metric(
+        value=p, n=n, low=max(0.0, middle - half) if p > 0 else 0.0, high=min(1.0, middle + half) if p < 1 else 1.0
+    )
 
 
 def difference(first: tuple[int, int], second: tuple[int, int], *, level: float = 0.95) -> Metric:
