@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from alignlab.core.types import Reply, Row, Sample
+from alignlab.data.adapters import alpaca_eval
 from alignlab.evals import _pairwise_rates as rates
 from alignlab.evals import _verdicts as verdicts
 from alignlab.evals import pairwise
@@ -429,11 +430,12 @@ def test_users_rows_with_a_judge_model():
 
 def test_one_order_is_fixed_by_the_item():
     row = Row(prompt="Say it.", completion="stored", facts={"baseline": "other"}, meta={"id": "c"})
-    cfg = Config(orders="one")
-    assert pairwise.sides(row, cfg) == pairwise.sides(row, cfg)
-    assert len({pairwise.sides(Row(prompt=str(i), meta={"id": str(i)}), cfg) for i in range(20)}) == 2
-    first = pairwise.sides(row, cfg)[0]
-    assert score(row, ["[[A]]"])["games"] == [{"model_first": first, "grade": 1 if first else -1}]
+    assert pairwise.sides(row, "one") == pairwise.sides(row, "one")
+    assert len({pairwise.sides(Row(prompt=str(i), meta={"id": str(i)}), "one") for i in range(20)}) == 2
+    first = pairwise.sides(row, "one")[0]
+    assert score(pairwise.settled(row, Config(orders="one")), ["[[A]]"])["games"] == [
+        {"model_first": first, "grade": 1 if first else -1}
+    ]
 
 
 def test_a_row_without_a_baseline_is_named():
@@ -445,24 +447,30 @@ def test_published_annotations_as_a_verdict_table(published):
     """The released verdicts of one model give its raw, discrete and error values of the leaderboard."""
     import csv
 
-    rows = json.loads(published("alpaca_eval/vicuna-7b-v1.5-annotations.json").read_text())
     with published("alpaca_eval/leaderboard.csv").open() as file:
-        want = next(row for row in csv.DictReader(file) if row[""] == "vicuna-7b-v1.5")
-    listed = [
-        Row(
-            prompt=row["instruction"],
-            completion=row["output_2"],
-            facts={"baseline": row["output_1"], "games": [{"model_first": True, "p": row["preference"] - 1}]},
-            meta={"id": str(i)},
-        )
-        for i, row in enumerate(rows)
-    ]
-    records = [score(row, []) for row in listed]
-    span = rates.spans(records)
-    assert 100 * span[:, 0].mean() == pytest.approx(float(want["win_rate"]), abs=1e-6)
-    assert length_control.win_rate(span[:, 0])[1:] == pytest.approx(
-        (float(want["standard_error"]), float(want["discrete_win_rate"])), abs=1e-6
-    )
+        want = {k: v for row in csv.DictReader(file) if row[""] == "vicuna-7b-v1.5" for k, v in row.items()}
+    path = published("alpaca_eval/vicuna-7b-v1.5-annotations.json")
+    records = [score(pairwise.settled(row, Config()), []) for row in alpaca_eval.items(path)]
+    metrics = aggregate(records).metrics
+    assert metrics["win_rate"].n == 805
+    assert 100 * metrics["win_rate"].value == pytest.approx(float(want["win_rate"]), abs=1e-6)
+    assert 100 * metrics["discrete_win_rate"].value == pytest.approx(float(want["discrete_win_rate"]), abs=1e-6)
+    error = length_control.win_rate(rates.spans(records)[:, 0])[1]
+    assert error == pytest.approx(float(want["standard_error"]), abs=1e-6)
+    # its answers are half as long; published with the difficulty of each instruction, which the file does not hold
+    controlled = float(want["length_controlled_winrate"]) / 100
+    assert metrics["lc_win_rate"].low < controlled < metrics["lc_win_rate"].high
+
+
+def test_the_same_answer_is_one_item_however_many_games_there_are():
+    """It had two games where the others had one, and so counted twice in the win rate."""
+    known = {"baseline": "Yes."}
+    one = pairwise.settled(Row(prompt="x", completion="Yes.", facts=known, meta={"id": "c"}), Config(orders="one"))
+    assert [game["grade"] for game in score(one, [])["games"]] == [0]
+    both = pairwise.settled(one, Config())
+    assert [game["grade"] for game in score(both, [])["games"]] == [0, 0]
+    brought = pairwise.settled(Row(prompt="x", completion="Yes.", facts=known | {"games": [{"p": 0.4}]}), Config())
+    assert score(brought, [])["games"] == [{"p": 0.4}]
 
 
 def test_the_card_claims_can_fail():

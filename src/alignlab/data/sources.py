@@ -84,6 +84,21 @@ def json_file(path: str | Path) -> Any:
         return parse(_text(file.read(), str(path), start=True), str(path))
 
 
+def json_objects(path: str | Path) -> Iterator[Record]:
+    """Yield `FILE[NUMBER]`, from 0, and each object of a file that is a JSON array of them.
+
+    Raises:
+        DataError: the file is anything else, or an empty array.
+    """
+    found = json_file(path)
+    if not isinstance(found, list) or not found:
+        raise DataError(f"{path}: expected a JSON array of objects, got {shown(found)}")
+    for number, entry in enumerate(found):
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}[{number}]: expected an object, got {shown(entry)}")
+        yield f"{path}[{number}]", entry
+
+
 def _is_array(path: Path) -> bool:
     with _opened(path) as file:
         return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["

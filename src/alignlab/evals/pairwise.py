@@ -106,7 +106,9 @@ def items(cfg: Config) -> list[Row]:
 
 def settled(item: Row, cfg: Config) -> Row:
     """Return an item, the user's too, that knows how its verdicts are read and what its rates are fitted with."""
-    known = {"protocol": cfg.protocol, "conflict": cfg.conflict, "length_control": cfg.length_control}
+    known = {
+        "protocol": cfg.protocol, "conflict": cfg.conflict, "length_control": cfg.length_control, "orders": cfg.orders
+    }  # fmt: skip
     return replace(item, facts={**item.facts, "settings": known})
 
 
@@ -115,9 +117,9 @@ def identifier(item: Row) -> str:
     return str(item.meta.get("id") or hashlib.sha256(evidence.text_of(item.prompt).encode()).hexdigest()[:16])
 
 
-def sides(item: Row, cfg: Config) -> tuple[bool, ...]:
+def sides(item: Row, orders: str) -> tuple[bool, ...]:
     """Return for each game whether the model's answer comes first; Arena-Hard's first game has it second."""
-    return (False, True) if cfg.orders == "both" else (verdicts.model_first(identifier(item)),)
+    return (False, True) if orders == "both" else (verdicts.model_first(identifier(item)),)
 
 
 def play(item: Row, cfg: Config) -> Generator[Ask, str, None]:
@@ -134,7 +136,7 @@ def play(item: Row, cfg: Config) -> Generator[Ask, str, None]:
         return
     request, right = dialogue(item.prompt), reference(item.facts, identifier(item))
     options = verdicts.LETTERS if cfg.protocol == "alpaca_eval" else ()
-    for first in sides(item, cfg):
+    for first in sides(item, cfg.orders):
         pair = (answer, baseline) if first else (baseline, answer)
         yield Ask(role="judge", messages=verdicts.messages(request, *pair, cfg.protocol, right), options=options)
 
@@ -157,26 +159,24 @@ def score(item: Row, answers: Sequence[str]) -> dict[str, Any]:
     replies = list(answers)
     answer = item.completion if item.completion is not None else replies.pop(0)
     baseline, known = _baseline(item), item.facts
-    judge = judges.of(known)
-    if answer == baseline:
-        games = [{"model_first": side, "grade": 0} for side in (False, True)]
-    elif known.get("games"):
+    judge, settings = judges.of(known), dict(known.get("settings", {}))
+    order = sides(item, settings.get("orders", "both"))
+    if known.get("games"):
         games = [dict(game) for game in known["games"]]
+    elif answer == baseline:
+        games = [{"model_first": first, "grade": 0} for first in order]
     elif judge is not None:
         games = _by_rule(item, judge, answer, baseline)
     else:
-        order = (False, True) if len(replies) != 1 else (verdicts.model_first(identifier(item)),)
-        conflict = known.get("settings", {}).get("conflict", "last")
-        games = [
-            verdicts.game(reply, first, conflict)
-            for first, reply in zip(order, replies or [""] * len(order), strict=True)
-        ]
+        replies = replies or [""] * len(order)
+        conflict = settings.get("conflict", "last")
+        games = [verdicts.game(reply, first, conflict) for first, reply in zip(order, replies, strict=True)]
     return {
         "id": identifier(item), "category": known.get("category"), "answer": answer, "baseline": baseline,
         "games": games, "replies": replies, "chars": (len(answer), len(baseline)),
         "style": verdicts.style_gap(verdicts.style(answer), verdicts.style(baseline)),
         "difficulty": known.get("difficulty"), "same": answer == baseline, "gamed": bool(known.get("gamed")),
-        "settings": dict(known.get("settings", {})),
+        "settings": settings,
         "right": judges.quality(answer, known["gold"]) if known.get("gold") else None,
     }  # fmt: skip
 

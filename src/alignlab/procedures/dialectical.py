@@ -38,8 +38,8 @@ CARD = Card(
     summary="a model that resists poisoned passages yet accepts true updates, without any warning in the prompt",
     smoke="alignlab run dialectical --sft_steps 310 --learning_rate 1e-3 --rehearsal 0.1 --probes 3"
     " --search_per_cell 8 --train_per_cell 180 --test_per_cell 20 --output_dir {out}",
-    study="alignlab run dialectical --full true --sft_steps 2000 --learning_rate 1e-3 --relative_epsilon 1.5"
-    " --search_per_cell 200 --sizes 2 4 6 7 9 --few_attacks true --notes_apart true --gaps 0.5",
+    study="alignlab run dialectical --full true --sft_steps 2100 --learning_rate 1e-3 --relative_epsilon 3"
+    " --search_per_cell 200 --sizes 2 4 6 7 9 --few_attacks true --notes_apart true --further_wordings true --gaps 0.5",
     claims=(
         Claim(metric="plain/asr - da/asr", relation=">=", bound=0.2),
         Claim(metric="da/j - plain/j", relation=">", bound=0.0),

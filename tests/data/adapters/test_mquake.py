@@ -94,7 +94,7 @@ def test_errors(tmp_path, case, says):
 def test_bad_arguments(tmp_path):
     with pytest.raises(DataError, match="from 1 to 5"):
         items(tmp_path, contexts=[0])
-    with pytest.raises(DataError, match="expected a JSON array of cases"):
+    with pytest.raises(DataError, match="expected a JSON array of objects"):
         items(tmp_path, {"a": 1})
     with pytest.raises(DataError, match="field 'questions'"):
         items(tmp_path, [CASES[0] | {"questions": []}], hops="multi")

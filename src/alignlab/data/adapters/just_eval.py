@@ -11,7 +11,7 @@ from typing import Any
 
 from alignlab.core.types import Row
 from alignlab.data import sources
-from alignlab.data.columns import DataError, shown, text_of, wrong
+from alignlab.data.columns import text_of, wrong
 
 SOURCE, LICENCE = "just_eval", "MIT"
 SAFETY = ("hh-rlhf/red-team-attempts", "MaliciousInstruct")
@@ -26,13 +26,7 @@ def items(path: str | Path) -> Iterator[Row]:
     Raises:
         DataError: naming the file, the entry, the field, what was expected and what was found.
     """
-    found = sources.json_file(path)
-    if not isinstance(found, list) or not found:
-        raise DataError(f"{path}: expected a JSON array of answers, got {shown(found)}")
-    for number, entry in enumerate(found):
-        where = f"{path}[{number}]"
-        if not isinstance(entry, dict):
-            raise DataError(f"{where}: expected an object, got {shown(entry)}")
+    for where, entry in sources.json_objects(path):
         yield _result(entry, where) if "output_cand" in entry else _answer(entry, where)
 
 

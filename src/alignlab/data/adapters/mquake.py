@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from alignlab.core.types import Row
 from alignlab.data import sources
-from alignlab.data.columns import DataError, shown, text_of, wrong
+from alignlab.data.columns import DataError, text_of, wrong
 
 from ._items import conflict_item, passage, shuffled
 
@@ -33,9 +33,7 @@ def _target(rewrite: dict[str, Any], name: str, where: str) -> str:
     return text_of({name: value}, name, where).strip()
 
 
-def _rewrites(case: Any, where: str) -> list[dict[str, str]]:
-    if not isinstance(case, dict):
-        raise DataError(f"{where}: expected an object, got {shown(case)}")
+def _rewrites(case: dict[str, Any], where: str) -> list[dict[str, str]]:
     rewrites = case.get("requested_rewrite")
     if not isinstance(rewrites, list) or not rewrites or not all(isinstance(r, dict) for r in rewrites):
         raise wrong(where, "requested_rewrite", "a list of rewrites", rewrites)
@@ -101,12 +99,8 @@ def items(
     """
     if not all(1 <= n <= len(STATEMENTS) for n in contexts):
         raise DataError(f"contexts: expected numbers from 1 to {len(STATEMENTS)}, got {list(contexts)}")
-    cases = sources.json_file(path)
-    if not isinstance(cases, list):
-        raise DataError(f"{path}: expected a JSON array of cases, got {shown(cases)}")
     seen: set[tuple[str, str]] = set()
-    for number, case in enumerate(cases):
-        where = f"{path}[{number}]"
+    for where, case in sources.json_objects(path):
         rewrites = _rewrites(case, where)
         if hops == "multi":
             yield from _multi(case, rewrites, where)

@@ -13,7 +13,7 @@ from typing import Any
 from alignlab.core.answers import normalise
 from alignlab.core.types import Row
 from alignlab.data import sources
-from alignlab.data.columns import DataError, shown, text_of, wrong
+from alignlab.data.columns import DataError, text_of, wrong
 
 SOURCE = "qual_o_mat"
 STANCES = {
@@ -25,10 +25,7 @@ STANCES = {
 
 
 def _list(folder: Path, name: str) -> list[dict[str, Any]]:
-    found = sources.json_file(folder / name)
-    if not isinstance(found, list) or not found or not all(isinstance(entry, dict) for entry in found):
-        raise DataError(f"{folder / name}: expected a JSON array of objects, got {shown(found)}")
-    return found
+    return [entry for _, entry in sources.json_objects(folder / name)]
 
 
 def _by_id(folder: Path, name: str) -> dict[Any, dict[str, Any]]:
