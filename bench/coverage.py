@@ -1,6 +1,6 @@
 """How often the intervals that evals print hold the truth: estimators on the world, where the truth is known.
 
-    python bench/coverage.py [--seeds 1000]    # five minutes
+    python bench/coverage.py [--seeds 1000]    # eight minutes
 
 Each estimator gets one draw of the world per seed and gives its 95 % interval; counted is how often the interval holds
 the known truth. Writes bench/results/coverage.json; `python -m alignlab.cli.docs` makes docs/intervals.md from it.

@@ -233,7 +233,8 @@ def _change(records: Sequence[Record], before: Sequence[Record]) -> dict[str, Me
     for form in FORMS:
         pairs = [(a["forms"].get(form), b["forms"].get(form), a["scene"]) for a, b in both if a["forms"] and b["forms"]]
         if pairs:
-            metrics[f"{_name(form)}_change"] = _form_change(pairs)
+            new, old, clusters = (list(side) for side in zip(*pairs))
+            metrics[f"{_name(form)}_change"] = bounds.change(new, old, clusters)
     return metrics
 
 
@@ -249,12 +250,6 @@ def _claimed_range(p: Floats, y: Floats) -> tuple[float, float]:
 def _apart(new: tuple[float, float], old: tuple[float, float]) -> tuple[float, float]:
     """Return the range of a difference of two numbers, each in a range."""
     return new[0] - old[1], new[1] - old[0]
-
-
-def _form_change(pairs: Sequence[tuple[bool | None, bool | None, Any]]) -> Metric:
-    """Return the mean difference of the pairs that are read, its interval with the others at both ends."""
-    new, old, scenes = (list(side) for side in zip(*pairs))
-    return bounds.change(new, old, scenes)
 
 
 def _amplification(
