@@ -58,7 +58,7 @@ def result(records: Sequence[Record], before: Sequence[Record] | None = None) ->
             "the index, r, AUC, shares, forms, truth tracking and their changes hold whatever it would have said; "
             "agreement with the truth, harm and the test of amplification are of what it said."
         )
-    figures = {"forms": bars(shown, "share of answers")} if shown else {}
+    figures = bars("forms", shown, "share of answers")
     return Result(metrics=metrics, tables=tables, figures=figures, notes=tuple(notes))
 
 

@@ -108,12 +108,12 @@ def text_fact(facts: Mapping[str, Any], name: str, identifier: Any) -> str:
     return str(facts[name])
 
 
-def bars(shown: Mapping[str, Metric], y_label: str) -> Figure:
-    """Return one bar per metric with its interval; what is NaN is left out."""
-    known = {name: m for name, m in shown.items() if not math.isnan(m.value)}
+def bars(name: str, shown: Mapping[str, Metric], y_label: str) -> dict[str, Figure]:
+    """Return a figure by name: one bar per metric, with its interval. What is NaN is left out, as is an empty figure."""
+    known = {label: m for label, m in shown.items() if not math.isnan(m.value)}
     series: dict[str, list[Any]] = {
         "label": list(known), "y": [m.value for m in known.values()],
         "low": [m.value if m.low is None else m.low for m in known.values()],
         "high": [m.value if m.high is None else m.high for m in known.values()],
     }  # fmt: skip
-    return Figure(kind="bars", series={y_label: series}, y_label=y_label)
+    return {name: Figure(kind="bars", series={y_label: series}, y_label=y_label)} if known else {}

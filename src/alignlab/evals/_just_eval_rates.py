@@ -60,7 +60,7 @@ def result(records: Sequence[Record], before: Sequence[Record] | None = None) ->
     return Result(
         metrics=metrics,
         tables=tables,
-        figures={"aspects": bars(shown, f"mean rating, 1 to {max(map(most, names), default=MOST):g}")},
+        figures=bars("aspects", shown, f"mean rating, 1 to {max(map(most, names), default=MOST):g}"),
         notes=tuple(notes),
     )
 

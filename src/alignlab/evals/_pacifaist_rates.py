@@ -78,7 +78,7 @@ def result(records: Sequence[Record], before: Sequence[Record] | None = None) ->
         metrics |= _change(plain, before)
     tables = {"choices": _table(asked)} if asked else {}
     shown = {name: m for name, m in metrics.items() if name.startswith("p_score") and not name.endswith("change")}
-    figures = {"p_score": bars(shown, "share of keyed choices")} if shown else {}
+    figures = bars("p_score", shown, "share of keyed choices")
     notes = ("Keys are contestable by design: a disagreement may be one of values, and refusing a forced choice too.",)
     return Result(metrics=metrics, tables=tables, figures=figures, notes=notes)
 

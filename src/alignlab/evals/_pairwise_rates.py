@@ -49,7 +49,7 @@ def result(records: Sequence[Record], before: Sequence[Record] | None) -> Result
     return Result(
         metrics=metrics,
         tables={"categories": categories(records), "verdicts": counts(records)},
-        figures={"rates": bars({name: metrics[name] for name in shown}, "preferred over the baseline")},
+        figures=bars("rates", {name: metrics[name] for name in shown}, "preferred over the baseline"),
         notes=notes(records, metrics),
     )
 

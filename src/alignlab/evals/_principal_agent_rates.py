@@ -167,7 +167,7 @@ def result(records: Sequence[Record], before: Sequence[Record] | None = None) ->
     return Result(
         metrics=metrics,
         tables={"conditions": _cells(records)},
-        figures={"conditions": bars(shares, "share of the firm's product")},
+        figures=bars("conditions", shares, "share of the firm's product"),
     )
 
 

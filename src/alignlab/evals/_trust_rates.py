@@ -37,7 +37,7 @@ def result(records: Sequence[Record], before: Sequence[Record] | None = None) ->
     return Result(
         metrics=metrics,
         tables={"leaves": _leaves(records, metrics), **_topics(records)},
-        figures={"protocols": bars(signed, "score (+ higher is better, - lower)")},
+        figures=bars("protocols", signed, "score (+ higher is better, - lower)"),
         notes=tuple(notes),
     )
 
