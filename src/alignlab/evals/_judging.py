@@ -109,7 +109,7 @@ def text_fact(facts: Mapping[str, Any], name: str, identifier: Any) -> str:
 
 
 def bars(name: str, shown: Mapping[str, Metric], y_label: str) -> dict[str, Figure]:
-    """Return a figure by name: one bar per metric, with its interval. What is NaN is left out, as is an empty figure."""
+    """Return a figure by name: one bar per metric, with its interval. NaN is left out, as is an empty figure."""
     known = {label: m for label, m in shown.items() if not math.isnan(m.value)}
     series: dict[str, list[Any]] = {
         "label": list(known), "y": [m.value for m in known.values()],
