@@ -15,11 +15,11 @@ templates could not be read, so the grammar is reconstructed). A trace is lines 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from alignlab.core.answers import LETTERS, first_choice, normalise
+from alignlab.core.answers import LETTERS, first_choice, normalise, same
 from alignlab.core.conflict import kind
 
 MARKER = "Answer:"
@@ -158,6 +158,15 @@ def parse(text: str) -> Trace:
     )
 
 
+def _lines(text: str) -> Iterator[tuple[str, re.Match[str] | None]]:
+    """Yield each line of an answer, stripped, with its match where it is a claim's or a group's."""
+    pattern: re.Pattern[str] | None = None
+    for line in map(str.strip, text.splitlines()):
+        match = pattern.match(line) if pattern else None
+        yield line, match
+        pattern = {"Claims:": _CLAIM, "Groups:": _GROUP}.get(line, pattern if match or ":" not in line else None)
+
+
 def noted_apart(text: str) -> str:
     """Return an answer that notes `fair`, not `good`, what it finds reliable though its memory says something else.
 
@@ -166,17 +175,12 @@ def noted_apart(text: str) -> str:
     """
     remembered = parse(text).memory
     memory = remembered[0] if remembered and remembered[1] in ("sure", "fairly") else None
-    lines, block = [], ""
-    for line in map(str.strip, text.splitlines()):
-        match = _CLAIM.match(line) if block == "Claims:" else None
-        if line in ("Claims:", "Groups:"):
-            block = line
-        elif match is None and ":" in line:
-            block = ""
-        if match and match[3] == "good" and (memory is None or normalise(match[2]) != normalise(memory)):
-            line = f"{match[1]} {match[2]} fair"
-        lines.append(line)
-    return "\n".join(lines)
+    return "\n".join(
+        f"{match[1]} {match[2]} fair"
+        if match and match.re is _CLAIM and match[3] == "good" and (memory is None or not same(match[2], memory))
+        else line
+        for line, match in _lines(text)
+    )
 
 
 def renumbered(text: str, numbers: Sequence[int]) -> str:
@@ -184,16 +188,12 @@ def renumbered(text: str, numbers: Sequence[int]) -> str:
 
     Raises IndexError where it speaks of a passage beyond them.
     """
-    lines, block = [], ""
-    for line in map(str.strip, text.splitlines()):
-        if line in ("Claims:", "Groups:"):
-            block = line
-        elif block == "Claims:" and (match := _CLAIM.match(line)):
-            line = f"{numbers[int(match[1]) - 1]}{line[match.end(1) :]}"
-        elif block == "Groups:" and (match := _GROUP.match(line)):
-            line = f"{match[1]} = {' '.join(str(numbers[int(i) - 1]) for i in match[2].split())}"
-        elif ":" in line:
-            block = ""
+    lines = []
+    for line, match in _lines(text):
+        if match and match.re is _CLAIM:
+            line = f"{numbers[int(match[1]) - 1]}{line[match.end(1) :]}"  # noqa: PLW2901
+        elif match:
+            line = f"{match[1]} = {' '.join(str(numbers[int(i) - 1]) for i in match[2].split())}"  # noqa: PLW2901
         lines.append(line)
     return "\n".join(lines)
 

@@ -93,10 +93,7 @@ def json_objects(path: str | Path) -> Iterator[Record]:
     found = json_file(path)
     if not isinstance(found, list) or not found:
         raise DataError(f"{path}: expected a JSON array of objects, got {shown(found)}")
-    for number, entry in enumerate(found):
-        if not isinstance(entry, dict):
-            raise DataError(f"{path}[{number}]: expected an object, got {shown(entry)}")
-        yield f"{path}[{number}]", entry
+    yield from _objects((f"{path}[{i}]", value) for i, value in enumerate(found))
 
 
 def _is_array(path: Path) -> bool:

@@ -35,12 +35,12 @@ def said(
     form: int | None = None,
 ) -> str:
     """Return any wording of a fact, or the one `form` names, without a full stop; with `further` there are seven."""
-    known = RELATIONS[relation].statements + FURTHER_STATEMENTS[relation] if further else RELATIONS[relation].statements
+    known = RELATIONS[relation].statements + (FURTHER_STATEMENTS[relation] if further else ())
     if form is None:
         form = draw.randrange(len(known))
-    return (
-        known[form].format(s=subject, v=value) if further else statement(relation, subject, value, form, unseen=unseen)
-    )
+    if unseen:
+        return statement(relation, subject, value, form, unseen=True)
+    return known[form].format(s=subject, v=value)
 
 
 def shared_form(draw: random.Random) -> int | None:

@@ -22,7 +22,14 @@ def test_annotations_and_outputs(tmp_path):
     assert (judged.prompt, judged.completion, judged.facts["baseline"]) == ("Who?", "Me.", "Him.")
     assert judged.facts["games"] == [{"model_first": False, "grade": None, "p": 0.75}]
     assert (output.completion, output.facts) == (None, {"baseline": "Him.", "category": "vicuna"})
-    assert judged.meta["id"] != output.meta["id"]
+
+
+def test_an_item_is_known_by_its_instruction_in_every_file(tmp_path):
+    """Runs are compared by id, and files of two models need not be in one order."""
+    other = {**OUTPUT, "instruction": "Where?"}
+    first, second = items(tmp_path, JUDGED, other), items(tmp_path, other, OUTPUT)
+    assert [row.meta["id"] for row in first] == [row.meta["id"] for row in second[::-1]]
+    assert len({row.meta["id"] for row in first}) == 2
 
 
 def test_draws_and_a_judge_who_could_not_be_read(tmp_path):
@@ -35,7 +42,7 @@ def test_draws_and_a_judge_who_could_not_be_read(tmp_path):
     ("entry", "message"),
     [({**JUDGED, "preference": 2.5}, "preference"), ({**JUDGED, "preference": True}, "preference"),
      ({**JUDGED, "preference": "2"}, "preference"), ({**JUDGED, "output_2": None}, "output_2"),
-     ({**OUTPUT, "output": 3}, "output"), ({**OUTPUT, "instruction": ""}, "instruction"), ("text", "an object")],
+     ({**OUTPUT, "output": 3}, "output"), ({**OUTPUT, "instruction": ""}, "instruction"), ("text", "one JSON object")],
 )  # fmt: skip
 def test_broken_files_are_named(tmp_path, entry, message):
     with pytest.raises(DataError, match=message):

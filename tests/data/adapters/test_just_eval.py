@@ -26,8 +26,8 @@ def test_answers_and_results(tmp_path):
 
 @pytest.mark.parametrize(
     ("entry", "message"),
-    [({**ANSWER, "output": None}, "output"), ({**ANSWER, "instruction": " "}, "instruction"), ("text", "an object"),
-     ({**RESULT, "result": None}, "result")],
+    [({**ANSWER, "output": None}, "output"), ({**ANSWER, "instruction": " "}, "instruction"),
+     ("text", "one JSON object"), ({**RESULT, "result": None}, "result")],
 )  # fmt: skip
 def test_broken_files_are_named(tmp_path, entry, message):
     with pytest.raises(DataError, match=message):

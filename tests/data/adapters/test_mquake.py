@@ -80,7 +80,7 @@ def test_an_edit_that_changes_nothing_is_no_edit(tmp_path):
 @pytest.mark.parametrize(
     ("case", "says"),
     [
-        ("x", r"mquake\.json\[1\]: expected an object"),
+        ("x", r"mquake\.json\[1\]: expected one JSON object"),
         ({"requested_rewrite": []}, "field 'requested_rewrite': expected a list of rewrites"),
         ({"requested_rewrite": [rewrite("a", "b", None)]}, r"requested_rewrite\[0\]: field 'target_new'"),
         ({"requested_rewrite": [rewrite("a", "b", "c", prompt="led by")]}, r"field 'prompt': expected a cloze"),

@@ -6,6 +6,7 @@ the baseline's answer first and a preference from 1 (the baseline's) to 2 (the m
 array of `{instruction, dataset, output, generator}`.
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,17 @@ def items(path: str | Path) -> Iterator[Row]:
     Raises:
         DataError: naming the file, the entry, the field, what was expected and what was found.
     """
-    for number, (where, entry) in enumerate(sources.json_objects(path)):
+    for where, entry in sources.json_objects(path):
         judged = "preference" in entry
         said = [_answer(entry, name, where) for name in (("output_1", "output_2") if judged else ("output",))]
         facts: dict[str, Any] = {"baseline": said[0], "category": entry.get("dataset")}
         if judged:
             facts["games"] = [{"model_first": False, "grade": None, "p": _preference(entry["preference"], where)}]
-        yield Row(
-            prompt=text_of(entry, "instruction", where), completion=said[1] if judged else None, facts=facts,
-            meta={"id": f"{SOURCE}-{number}", "source": SOURCE, "licence": LICENCE},
-        )  # fmt: skip
+        request = text_of(entry, "instruction", where)
+        # The digest, not its place: files of two models may differ in order.
+        digest = hashlib.sha256(request.encode()).hexdigest()[:16]
+        meta = {"id": f"{SOURCE}-{digest}", "source": SOURCE, "licence": LICENCE}
+        yield Row(prompt=request, completion=said[1] if judged else None, facts=facts, meta=meta)
 
 
 def _answer(entry: dict[str, Any], field: str, where: str) -> str:
