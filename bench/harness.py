@@ -4,7 +4,7 @@ The plain loop answers all questions with one call (free text) or 64 at a time (
 what anyone would write by hand. The local runner does the same with its journal on disk and an Inspect log at the end;
 Inspect runs the same task with our provider and, to show what is its own, a task of its own parts with its mock of a
 model. Reported per sample: CPU milliseconds of the process (wall time too, for machines that do nothing else), best of
---repeats (Inspect once), runs interleaved. Goals: the local runner at most 10 % + 2.5 ms of CPU above the plain loop,
+--repeats, runs interleaved. Goals: the local runner at most 10 % + 2.5 ms of CPU above the plain loop,
 Inspect at most 15 ms above it. Texts must be the same wherever a model answers; reading them is not part of a run.
 """
 
@@ -165,8 +165,6 @@ def measured(
     texts: dict[str, list[str]] = {}
     for repeat in range(args.repeats):
         for run, (used, action) in runs.items():
-            if repeat and run.startswith("Inspect"):
-                continue  # it is far from its plain loop, and takes the longest
             with tempfile.TemporaryDirectory() as folder:
                 wall, cpu = time.perf_counter(), time.process_time()
                 said = action(Path(folder))
