@@ -479,3 +479,17 @@ def test_the_card_claims_can_fail():
     for name, bad in (("win_rate", 0.4), ("order_bias", -0.1), ("judge_missing", 0.5)):
         assert not all(claim.holds({**held, name: bad}) for claim in CARD.claims)
     assert judges.quality("Answer: The Rome.", "rome") == 1.0
+
+
+@pytest.mark.parametrize("orders", ["both", "one"])
+def test_answers_that_were_brought_have_no_policies_beside_them(orders):
+    """A policy's text was taken for a verdict, or the file's verdicts for verdicts on it."""
+    cfg = Config(orders=orders)
+    known = {"baseline": "No.", "games": [{"model_first": True, "grade": 1}]}
+    brought = pairwise.settled(Row(prompt="a", completion="Yes.", facts=known, meta={"id": "a"}), cfg)
+    judged = pairwise.settled(Row(prompt="b", completion="Yes.", facts={"baseline": "No."}, meta={"id": "b"}), cfg)
+    reply = {"judge": lambda asks, seeds=None: [Reply("[[A=B]]") for _ in asks]}
+    dialogues = local.played(pairwise, cfg, [brought, judged], reply.__getitem__)
+    found = local.result_of(pairwise, dialogues, local.records_of(pairwise, dialogues), {})
+    assert found.metrics["win_rate"].value == pytest.approx({"both": 2 / 3, "one": 3 / 4}[orders])
+    assert "baselines" not in found.tables

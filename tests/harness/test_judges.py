@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from alignlab.cli.main import main
 from alignlab.core.types import Reply, Row
 from alignlab.engine.endpoints import EndpointError, endpoint
 from alignlab.evals import pairwise
@@ -124,6 +125,25 @@ def test_what_failed_is_asked_again_and_nothing_else(tmp_path):
         assert "missing_judge" not in result.metrics
         assert sorted(fault_of(q) for q in server.asked[before:]) == ["broken", "broken", "limit", "limit"]
     assert all(game["grade"] is not None for record in found for game in record["games"])
+
+
+def test_runs_that_share_their_cache_ask_for_a_verdict_once(tmp_path, monkeypatch):
+    """A verdict table is reused whatever the folder; without a shared one the judge is asked again."""
+    monkeypatch.chdir(tmp_path)
+    listed = [{"prompt": f"Say {i}.", "completion": f"Answer {i}.", "facts": {"baseline": "No."}} for i in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
+    with serving(lambda q: said(VERDICT)) as server:
+        judge = f"openai:judge?base_url=http://127.0.0.1:{server.server_port}/v1"
+        argv = ["eval", "pairwise", "--dataset", "rows.jsonl", "--no_inspect_log", "--judge", judge, "--output_dir"]
+        asked = []
+        for folder, more in (("a", ["--answer_cache", "kept"]), ("b", ["--answer_cache", "kept"]), ("c", [])):
+            assert main([*argv, folder, *more]) == 0
+            asked.append(len(server.asked))
+    assert asked == [6, 6, 12]
+    metrics = [json.loads((tmp_path / folder / "result.json").read_text())["metrics"] for folder in "abc"]
+    assert metrics[0] == metrics[1] == metrics[2]
+    assert (tmp_path / "kept" / "answers.sqlite").exists()
+    assert not (tmp_path / "b" / "answers").exists()
 
 
 def test_a_server_that_is_down_stops_the_run_and_keeps_what_was_had(tmp_path):

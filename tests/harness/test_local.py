@@ -173,6 +173,24 @@ def test_a_model_that_judges_itself_is_told_on(tiny_model):
     assert local.result_of(JUDGED, dialogues, records, other).notes == ()
 
 
+def test_a_judge_in_this_process_gives_its_odds_of_the_options(tiny_model, tmp_path):
+    """As the provider does through Inspect AI; free text still comes from the endpoint, and its cache."""
+    from alignlab.engine.endpoints import of_model
+
+    endpoint = of_model(tiny_model, cache_dir=tmp_path)
+    judge = local.by_endpoint(endpoint, seed=0, max_tokens=2)
+    subject = local.by_model(tiny_model, seed=0, max_tokens=2)
+    asks = [ask("Which?", "judge", ("a", "b")), ask("Why?", "judge"), ask("Which now?", "judge", ("b", "a", "c"))]
+    given = judge(asks)
+    assert given == subject(asks)
+    assert [reply.logp for reply in given] == [reply.logp for reply in subject(asks)]
+    assert [len(reply.logp) for reply in given] == [2, 0, 3]
+    assert endpoint.usage.answers == 1
+    other = local.by_endpoint(endpoint, seed=0, max_tokens=2, form="byte")
+    assert other.identity() != judge.identity()
+    assert [reply.logp for reply in other(asks)] != [reply.logp for reply in given]
+
+
 def test_a_question_without_room_is_left_out_and_the_rest_is_answered(tiny_model):
     module = SimpleNamespace(
         play=lambda item, cfg: (x for x in [ask(*item)]), score=lambda item, answers: item[0], aggregate=None

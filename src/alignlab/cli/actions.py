@@ -202,7 +202,9 @@ def eval(module: ModuleType, cfg: Any, ctx: RunContext, values: Values) -> Resul
     options_ = {"seed": ctx.seed, "temperature": values["temperature"], "max_tokens": values["max_tokens"]}
     found: dict[str, local.Answerer] = {}
     if values["target"]:
-        found["model"] = local.by_endpoint(endpoint(values["target"], cache_dir=ctx.folder / "answers"), **options_)
+        found["model"] = local.by_endpoint(
+            endpoint(values["target"], cache_dir=ctx.answers), **options_, form=values["option_score"]
+        )
     else:
         model = steered(load_model(values), values)
         found["model"] = local.by_model(model, **options_, form=values["option_score"])

@@ -66,15 +66,20 @@ class RunContext:
         dataset: str | None = None,
         limit: int | None = None,
         endpoints: Mapping[str, str] | None = None,
+        answers: Path | None = None,
         stream: TextIO | None = None,
     ) -> None:
-        """Make the run folder; progress goes to `stream`, stderr by default."""
+        """Make the run folder; progress goes to `stream`, stderr by default.
+
+        `answers`: the folder that keeps what endpoints say, by default one in the run's own.
+        """
         if limit is not None and limit < 1:
             raise ValueError(f"--limit: expected a whole number of at least 1, got {limit}")
         self.folder, self.seed, self.model, self.dataset, self.limit = folder, seed, model, dataset, limit
         self.stages: list[Stage] = []
         self.samples: Sequence[Mapping[str, Any]] | None = None
         """every sample, where they are more than the result shows"""
+        self.answers = answers or folder / "answers"
         self._endpoints: dict[str, Any] = {}
         self.specs = dict(endpoints or {})
         self._stream: TextIO = stream or (sys.stderr if is_first_rank() else io.StringIO())
@@ -93,7 +98,7 @@ class RunContext:
                 )
             from alignlab.engine.endpoints import endpoint
 
-            self._endpoints[role] = endpoint(spec, cache_dir=self.folder / "answers")
+            self._endpoints[role] = endpoint(spec, cache_dir=self.answers)
         return self._endpoints[role]
 
     @contextlib.contextmanager

@@ -34,6 +34,9 @@ class Endpoints:
     """endpoint that plays the user or the other side"""
     endpoints: tuple[str, ...] = ()
     """other roles, as ROLE=ENDPOINT"""
+    answer_cache: str | None = None
+    """folder that keeps what endpoints answered; runs that share one never pay twice for the same question, such as a
+    judge's verdict on two answers. Default: answers/ in --output_dir"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,13 +109,15 @@ def run(verb: str, name: str, argv: Sequence[str]) -> int:
 
 def context(values: dict[str, Any]) -> RunContext:
     """Build the context of a run from its flags."""
+    chosen = flags.build(options.Endpoints, values)
     return RunContext(
         folder=Path(values["output_dir"]),
         seed=values["seed"],
         model=values.get("model") or "tiny:",
         dataset=values.get("dataset"),
         limit=values.get("limit"),
-        endpoints=roles(flags.build(options.Endpoints, values)),
+        endpoints=roles(chosen),
+        answers=Path(chosen.answer_cache).expanduser() if chosen.answer_cache else None,
     )
 
 

@@ -199,8 +199,11 @@ def aggregate(records: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str
 def baselines(listed: Sequence[Row]) -> dict[str, list[str]]:
     """Return the answers of trivial policies: the baseline's own answer; with known truth also truth, short and long.
 
-    Without a judge by rule only the baseline's own answer can be scored, at one half.
+    Without a judge by rule only the baseline's own answer can be scored, at one half; where items bring the answers
+    that were judged, none can.
     """
+    if any(item.completion is not None for item in listed):
+        return {}
     found = {"same": [_baseline(item) for item in listed]}
     if all(item.facts.get("judge") and item.facts.get("gold") for item in listed):
         truth = [grammar.answer(item.facts["gold"]) for item in listed]

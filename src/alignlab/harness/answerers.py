@@ -54,23 +54,13 @@ class ByModel:
         writes_only = getattr(self.model, "writes_only", False)
 
         def answer(some: Sequence[Ask], seed: int, temperature: float) -> list[Reply]:
-            closed = [bool(ask.options) and not writes_only for ask in some]
-            chosen = iter(_halving(self._choose, [a for a, is_closed in zip(some, closed) if is_closed]))
-            written = iter(
-                _halving(
-                    lambda p: self._write(p, seed, temperature),
-                    [a for a, is_closed in zip(some, closed) if not is_closed],
-                )
+            return _parted(
+                some,
+                None if writes_only else lambda a: _halving(lambda b: _chosen(self.model, b, self.form, self.rows), a),
+                lambda a: _halving(lambda b: self._write(b, seed, temperature), a),
             )
-            return [next(chosen) if is_closed else next(written) for is_closed in closed]
 
         return _by_seed(asks, seeds, self.seed, self.temperature, answer)
-
-    def _choose(self, asks: Sequence[Ask]) -> list[Reply]:
-        found: list[Reply] = []
-        for start in range(0, len(asks), self.rows):
-            found += options.choose(self.model, asks[start : start + self.rows], self.form)
-        return found
 
     def _write(self, asks: Sequence[Ask], seed: int, temperature: float) -> list[Reply]:
         drawn_with: dict[str, Any] = {"seed": seed, "temperature": temperature, "max_tokens": self.max_tokens}
@@ -88,24 +78,41 @@ class ByEndpoint:
     seed: int
     temperature: float
     max_tokens: int
+    form: options.Form
+    rows: int
 
     def identity(self) -> dict[str, Any] | None:
         """Return everything but Ask and seed that decides an answer; None where that is not known."""
         source = getattr(self.endpoint, "source", None)
         if source is None:
             return None
-        return {**source.identity(), "temperature": self.temperature, "max_tokens": self.max_tokens}
+        scored = {"form": self.form} if self._model() is not None else {}
+        return {**source.identity(), "temperature": self.temperature, "max_tokens": self.max_tokens, **scored}
+
+    def _model(self) -> Any:
+        """Return the model behind the endpoint where it is one in this process that can score options."""
+        loaded = getattr(getattr(self.endpoint, "source", None), "loaded", None)
+        model = None if loaded is None else loaded()
+        return None if getattr(model, "writes_only", False) else model
 
     def __call__(self, asks: Sequence[Ask], seeds: Sequence[int] | None = None) -> list[Reply]:
         """Answer the Asks; one that failed after all attempts gets a Reply with a problem."""
         ask_all = getattr(self.endpoint, "attempt", self.endpoint.complete)
+        model = self._model() if any(ask.options for ask in asks) else None
 
-        def answer(some: Sequence[Ask], seed: int, temperature: float) -> list[Reply]:
+        def write(some: Sequence[Ask], seed: int, temperature: float) -> list[Reply]:
             prompts = [ask.messages for ask in some]
             drawn = ask_all(prompts, seed=seed, temperature=temperature, max_tokens=self.max_tokens)
             return [
                 Reply(one.text, problem=getattr(one, "problem", ""), sample=one) for one in (some[0] for some in drawn)
             ]
+
+        def answer(some: Sequence[Ask], seed: int, temperature: float) -> list[Reply]:
+            return _parted(
+                some,
+                None if model is None else lambda a: _halving(lambda b: _chosen(model, b, self.form, self.rows), a),
+                lambda a: write(a, seed, temperature),
+            )
 
         return _by_seed(asks, seeds, self.seed, self.temperature, answer)
 
@@ -139,9 +146,32 @@ def by_model(
     )
 
 
-def by_endpoint(endpoint: Endpoint, *, seed: int, temperature: float = 0.0, max_tokens: int = 256) -> ByEndpoint:
-    """Answer with an endpoint; an Ask with options gets its text, and the eval's `score` must parse it."""
-    return ByEndpoint(endpoint=endpoint, seed=seed, temperature=temperature, max_tokens=max_tokens)
+def by_endpoint(
+    endpoint: Endpoint,
+    *,
+    seed: int,
+    temperature: float = 0.0,
+    max_tokens: int = 256,
+    form: options.Form = "sum",
+    rows: int = 64,
+) -> ByEndpoint:
+    """Answer with an endpoint.
+
+    One that is a model in this process (`hf:`, `tiny:`) answers options by log-likelihood, as `by_model` does: so a
+    judge gives its odds of two verdicts, not one of them. From others an Ask with options gets text, and the eval's
+    `score` must parse it.
+
+    Args:
+        endpoint: who answers.
+        seed: of the sampling.
+        temperature: 0 for the likeliest answer.
+        max_tokens: bound of free answers.
+        form: what the score of an option counts (`options.scores`).
+        rows: questions with options per scoring call.
+    """
+    return ByEndpoint(
+        endpoint=endpoint, seed=seed, temperature=temperature, max_tokens=max_tokens, form=form, rows=rows
+    )
 
 
 def content(ask: Ask) -> str:
@@ -173,7 +203,27 @@ def _by_seed(
     return [found[key] for key in keys]
 
 
-def _halving(work: Callable[[Sequence[Ask]], list[Reply]], asks: Sequence[Ask]) -> list[Reply]:
+Work = Callable[[Sequence[Ask]], list[Reply]]
+
+
+def _parted(asks: Sequence[Ask], choose: Work | None, write: Work) -> list[Reply]:
+    """Answer those with options by choosing, where that can be, and the others by writing; in order."""
+    closed = [bool(ask.options) and choose is not None for ask in asks]
+    listed = [ask for ask, is_closed in zip(asks, closed, strict=True) if is_closed]
+    free = [ask for ask, is_closed in zip(asks, closed, strict=True) if not is_closed]
+    chosen = iter(choose(listed) if choose is not None and listed else [])
+    written = iter(write(free) if free else [])
+    return [next(chosen) if is_closed else next(written) for is_closed in closed]
+
+
+def _chosen(model: Model, asks: Sequence[Ask], form: options.Form, rows: int) -> list[Reply]:
+    found: list[Reply] = []
+    for start in range(0, len(asks), rows):
+        found += options.choose(model, asks[start : start + rows], form)
+    return found
+
+
+def _halving(work: Work, asks: Sequence[Ask]) -> list[Reply]:
     """Do all at once; where memory runs out or a question is too long, halve until the rest goes through."""
     from alignlab.engine.encode import TooLong
 

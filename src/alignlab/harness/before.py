@@ -83,7 +83,18 @@ def note(folder: str, records: Sequence[Record], items: Sequence[Any]) -> str:
 
 def _differing(result: Record, settings: Mapping[str, Any]) -> str:
     earlier = result.get("config") or {}
-    quiet = {"output_dir", "before", "model", "target", "adapter", "steer", "device", "dtype", "inspect_log"}
+    quiet = {
+        "output_dir",
+        "before",
+        "model",
+        "target",
+        "adapter",
+        "steer",
+        "device",
+        "dtype",
+        "inspect_log",
+        "answer_cache",
+    }
     other = [
         f"--{name} {earlier[name]} there, {value} here"
         for name, value in settings.items()

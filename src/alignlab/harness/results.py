@@ -56,8 +56,8 @@ def of(module: ModuleType, played: Sequence[Played], records: Records, before: R
         reason = Counter(problem for problem in missing if problem).most_common(1)[0][0]
         notes.append(f"{sum(map(bool, missing))} of {len(missing)} answers of the {role} did not come: {reason}")
     tables = dict(result.tables)
-    if hasattr(module, "baselines"):
-        tables[BASELINES] = compared(result, baselines_of(module, [one.item for one in played], before))
+    if hasattr(module, "baselines") and (beside := baselines_of(module, [one.item for one in played], before)):
+        tables[BASELINES] = compared(result, beside)
     return replace(result, metrics=metrics, notes=tuple(notes), tables=tables)
 
 

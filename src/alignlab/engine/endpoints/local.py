@@ -30,7 +30,8 @@ class Local:
         self._options = {k: flags.get(v, v) if isinstance(v, str) else v for k, v in (options or {}).items()}
         self._digest: str | None = None
 
-    def _loaded(self) -> Any:
+    def loaded(self) -> Any:
+        """Return the model, loaded now where it was not."""
         if isinstance(self._model, str):
             from alignlab.engine.load import load
 
@@ -44,13 +45,13 @@ class Local:
 
     def identity(self) -> Mapping[str, Any]:
         """The digest of weights, adapter, tokenizer and chat template."""
-        model = self._loaded()
+        model = self.loaded()
         return {"kind": "local", "model": self._digest or model.identity}
 
     def run(self, jobs: Sequence[Job], deliver: Deliver, usage: Usage, patience: int = 0) -> None:
         """Sample in batches, all draws of a prompt from its first on, as `engine.sample` numbers them."""
         del usage, patience
-        model = self._loaded()
+        model = self.loaded()
         wanted: dict[str, list[Job]] = {}
         for job in jobs:
             wanted.setdefault(str(plain(job.prompt)), []).append(job)
