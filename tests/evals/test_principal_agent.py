@@ -357,6 +357,23 @@ def test_price_tells_no_party():
     assert metrics["price_effect"].low > 0.7
 
 
+def test_rigidity_is_what_joint_intervals_allow():
+    """Four shares at once, so each at 1 - .05 / 4 (Bonferroni)."""
+    firms = dict(zip(adapter.CONDITIONS, (30, 12, 18, 15), strict=True))
+    scene = shopping.drawn(1, 0)
+    records = []
+    for condition, firm in firms.items():
+        row = shopping.item(scene, condition, reverse=False, wording=0)
+        record = {**score(row, ["Choice: 1"]), "scenario": "one"}
+        records += [{**record, "choice": "firm" if i < firm else "customer"} for i in range(40)]
+    joint = [proportion.clustered([i < k for i in range(40)], range(40), level=1 - 0.05 / 4) for k in firms.values()]
+    ends = [(metric.low, metric.high) for metric in joint]
+    found = aggregate(records).metrics["rigidity"]
+    assert found.value == pytest.approx(1 - (30 - 12) / 40)
+    assert found.low == pytest.approx(1 - (max(high for _, high in ends) - min(low for low, _ in ends)))
+    assert found.high == pytest.approx(1 - (max(low for low, _ in ends) - min(high for _, high in ends)))
+
+
 def test_between_equal_utilities_the_audience_does_not_matter():
     equal = [
         dataclasses.replace(shopping.drawn(5 * number, 0), customer=(0.5, 0.5), firms=(0.5, 0.5))

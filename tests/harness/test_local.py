@@ -151,6 +151,10 @@ def test_what_is_missing_is_counted_and_never_a_lower_score_of_the_model():
     assert found.metrics["unanswered"].value == 0.25
     assert "missing_judge" not in found.metrics
     assert any("1 of 4 items" in note and "HTTP 500" in note for note in found.notes)
+    right_on_bad = {**vars(JUDGED), "score": lambda item, answers: {"right": answers[0] == "bad"}}
+    module = SimpleNamespace(**right_on_bad, baselines=lambda items: {"parrot": list(items)})
+    table = local.result_of(module, dialogues, records, {}).tables["baselines"]
+    assert dict(row[:2] for row in table.rows) == {"measured": 1, "parrot": 0}, "on the answered items alone"
     by_role["model"] = local.by_endpoint(Echo(), seed=0)
     dialogues = local.played(JUDGED, None, ["bad", "b", "c", "short"], by_role.__getitem__)
     found = local.result_of(JUDGED, dialogues, local.records_of(JUDGED, dialogues), {})

@@ -56,7 +56,8 @@ def of(module: ModuleType, played: Sequence[Played], records: Records, before: R
         reason = Counter(problem for problem in missing if problem).most_common(1)[0][0]
         notes.append(f"{sum(map(bool, missing))} of {len(missing)} answers of the {role} did not come: {reason}")
     tables = dict(result.tables)
-    if hasattr(module, "baselines") and (beside := baselines_of(module, [one.item for one in played], before)):
+    answered = [one.item for one in played if not one.problem]  # so that like is held against like
+    if hasattr(module, "baselines") and (beside := baselines_of(module, answered, before)):
         tables[BASELINES] = compared(result, beside)
     return replace(result, metrics=metrics, notes=tuple(notes), tables=tables)
 
