@@ -361,7 +361,7 @@ def compared(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], clock: st
         if clock in row:
             row["per_second"] = round(row["units"] / row[clock], 3)
     return {
-        "ours": mine, "peer": best, "ratio": round(best[clock] / mine[clock], 2) if whole else None,
+        "ours": mine, "peer": best, "ratio": round(mine["per_second"] / best["per_second"], 2) if whole else None,
         "floor_percent": mine.get("floor_percent"),
         "memory_ratio": round(mine["memory"] / max(1, best["memory"]), 3) if whole else None,
         "our_rows": ours, "peer_rows": theirs,
@@ -404,13 +404,13 @@ def measured_before() -> list[dict[str, Any]]:
 
 
 def peers_before(wanted: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a peer's rows as the file has them, of the same groups by the same clock.
+    """Return a peer's rows as the file has them, by the same clock; of an epoch of another length, too.
 
     Raises:
         LookupError: it has none.
     """
     for row in measured_before():
-        if all(row[key] == wanted[key] for key in (*KEY, "groups", "clock")):
+        if all(row[key] == wanted[key] for key in (*KEY, "clock")):
             return list(row["peer_rows"])
     raise LookupError(f"--keep_peer: {OUT} has no row {wanted}; run without it first")
 
@@ -445,7 +445,7 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=240.0, help="seconds after which one measurement is stopped")
     parser.add_argument("--only", nargs="*", help="names of rows, e.g. dpo/rag; any beginning of a name")
     parser.add_argument("--no_peer", action="store_true", help="ours alone, and no file")
-    parser.add_argument("--keep_peer", action="store_true", help="ours alone, against the peer's rows of the file")
+    parser.add_argument("--keep_peer", action="store_true", help="do not sweep the peer again: its rows of the file")
     parser.add_argument("--turns", type=int, default=0, help="then our best and the peer's best this often in turn")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     args = parser.parse_args()
