@@ -14,7 +14,7 @@ checkpointing, alignlab over batch; the fastest row of each is taken, for memory
 answers are the six pairs of them; alignlab's are one group of four with the same six pairs and the same loss. Options
 are scored by log-likelihood, four to a question, against lm-eval's HFLM. `floor/...`: FLOPs of a step over its floor
 on other families (`alignlab.engine.work`), of DPO by shape and of KTO on the first. Results are merged into the file by
-name, dtype and machine.
+name, dtype, machine and number of groups.
 """
 
 import argparse
@@ -48,7 +48,7 @@ GOALS = {
     "dpo/hh_rlhf": 5.0, "dpo/rag": 5.0, "dpo/four": 10.0, "options": 3.0, "memory": 0.6, "floor": 105.0,
 }  # fmt: skip
 """ratio of speeds, ratio of memory, percent of the floor"""
-KEY = ("name", "dtype", "machine")
+KEY = ("name", "dtype", "machine", "groups")
 FAMILIES = ("llama", "qwen3", "gpt2", "gemma")
 Lengths = list[tuple[int, tuple[int, ...]]]
 
@@ -410,7 +410,7 @@ def peers_before(wanted: dict[str, Any]) -> list[dict[str, Any]]:
         LookupError: it has none.
     """
     for row in measured_before():
-        if all(row[key] == wanted[key] for key in (*KEY, "clock")):
+        if all(row[key] == wanted[key] for key in ("name", "dtype", "machine", "clock")):
             return list(row["peer_rows"])
     raise LookupError(f"--keep_peer: {OUT} has no row {wanted}; run without it first")
 
