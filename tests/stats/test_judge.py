@@ -118,3 +118,25 @@ def test_rogan_gladen():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_weight_of_least_variance():
+    """Brute force over the variance of w mean(judged) + mean(truth - w checked), with one variance of verdicts."""
+    draw = np.random.default_rng(3)
+    truth = draw.uniform(size=50) < 0.4
+    checked, judged = np.where(draw.uniform(size=50) < 0.8, truth, ~truth), draw.uniform(size=170) < 0.5
+    found = judge.power(judged, checked, truth)
+    spread, together = np.concatenate([checked, judged]).var(ddof=1), np.cov(truth, checked)[0, 1]
+    weights = np.linspace(0, 1, 10_001)
+    variance = weights**2 * spread / 170 + (truth.var(ddof=1) - 2 * weights * together + weights**2 * spread) / 50
+    assert found == pytest.approx(weights[variance.argmin()], abs=1e-4)
+    whole = judge.with_truth(judged, checked, truth, weight=found)
+    assert whole.value == pytest.approx(found * judged.mean() + np.mean(truth - found * checked))
+    assert whole.high - whole.low < 0.95 * (lambda m: m.high - m.low)(judge.with_truth(judged, checked, truth))
+
+
+def test_a_judge_that_says_nothing_is_not_heeded():
+    truth = [0, 1] * 10
+    assert judge.power([1] * 30, [1] * 20, truth) == 0
+    assert judge.power([0, 1] * 15, [1 - t for t in truth], truth) == 0, "against the truth: clipped"
+    assert judge.power([0, 1] * 1500, truth, truth) == pytest.approx(1, abs=0.1)

@@ -56,7 +56,7 @@ class ByModel:
         def answer(some: Sequence[Ask], seed: int, temperature: float) -> list[Reply]:
             return _parted(
                 some,
-                None if writes_only else lambda a: _halving(lambda b: _chosen(self.model, b, self.form, self.rows), a),
+                None if writes_only else _chooser(self.model, self.form, self.rows),
                 lambda a: _halving(lambda b: self._write(b, seed, temperature), a),
             )
 
@@ -108,11 +108,8 @@ class ByEndpoint:
             ]
 
         def answer(some: Sequence[Ask], seed: int, temperature: float) -> list[Reply]:
-            return _parted(
-                some,
-                None if model is None else lambda a: _halving(lambda b: _chosen(model, b, self.form, self.rows), a),
-                lambda a: write(a, seed, temperature),
-            )
+            choose = None if model is None else _chooser(model, self.form, self.rows)
+            return _parted(some, choose, lambda a: write(a, seed, temperature))
 
         return _by_seed(asks, seeds, self.seed, self.temperature, answer)
 
@@ -216,11 +213,12 @@ def _parted(asks: Sequence[Ask], choose: Work | None, write: Work) -> list[Reply
     return [next(chosen) if is_closed else next(written) for is_closed in closed]
 
 
-def _chosen(model: Model, asks: Sequence[Ask], form: options.Form, rows: int) -> list[Reply]:
-    found: list[Reply] = []
-    for start in range(0, len(asks), rows):
-        found += options.choose(model, asks[start : start + rows], form)
-    return found
+def _chooser(model: Model, form: options.Form, rows: int) -> Work:
+    def choose(asks: Sequence[Ask]) -> list[Reply]:
+        starts = range(0, len(asks), rows)
+        return [reply for start in starts for reply in options.choose(model, asks[start : start + rows], form)]
+
+    return lambda asks: _halving(choose, asks)
 
 
 def _halving(work: Work, asks: Sequence[Ask]) -> list[Reply]:

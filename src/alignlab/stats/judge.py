@@ -135,35 +135,52 @@ def with_truth(
     checked: Values,
     truth: Values,
     *,
+    weight: float = 1.0,
     method: bootstrap.Method = "bca",
     draws: int = 2000,
     seed: int = 0,
 ) -> Metric:
     """Return the mean truth of all items, from a judge's verdicts on all and the truth of a few.
 
-    mean(judged) + mean(truth - checked): the few correct whatever bias the judge has, and its interval covers however
-    bad the judge is (prediction-powered inference, Angelopoulos et al. 2023, arXiv 2301.09633).
+    weight * mean(judged) + mean(truth - weight * checked): the few correct whatever bias the judge has, and its
+    interval covers however bad the judge is (prediction-powered inference, Angelopoulos et al. 2023, arXiv 2301.09633).
 
     Args:
         judged: verdicts on the items without known truth.
         checked: verdicts on the items with known truth, drawn from the same population.
         truth: their truth.
+        weight: how far the judge is heeded, in [0, 1]; see `power`.
         method: of the bootstrap.
         draws: of the bootstrap.
         seed: of the bootstrap.
     """
     if len(checked) != len(truth):
         raise ValueError(f"with_truth: {len(checked)} verdicts for {len(truth)} truths; give one per item")
-    gaps = np.asarray(truth, dtype=np.float64) - np.asarray(checked, dtype=np.float64)
+    gaps = np.asarray(truth, dtype=np.float64) - weight * np.asarray(checked, dtype=np.float64)
+    heeded = weight * np.asarray(judged, dtype=np.float64)
     return bootstrap.combination(
         [
-            bootstrap.Part(values=judged, clusters=[("judged", i) for i in range(len(judged))]),
+            bootstrap.Part(values=heeded, clusters=[("judged", i) for i in range(len(judged))]),
             bootstrap.Part(values=gaps, clusters=[("checked", i) for i in range(len(gaps))]),
         ],
         method=method,
         draws=draws,
         seed=seed,
     )
+
+
+def power(judged: Values, checked: Values, truth: Values) -> float:
+    """Return the weight under which `with_truth` varies least, in [0, 1]: 0 for a judge that says nothing of the truth.
+
+    cov(truth, checked) / ((1 + n / N) var(verdicts)), n checked and N other items (Angelopoulos, Duchi and Zrnic 2023,
+    arXiv 2311.01453, on means). Arguments as of `with_truth`, at least two of each.
+    """
+    said, true, rest = (np.asarray(v, dtype=np.float64) for v in (checked, truth, judged))
+    spread = float(np.concatenate([said, rest]).var(ddof=1))
+    if spread == 0:
+        return 0.0
+    together = float(np.cov(said, true)[0, 1])
+    return min(1.0, max(0.0, together / ((1 + len(said) / len(rest)) * spread)))
 
 
 def rogan_gladen(positive: float, sensitivity: float, specificity: float) -> float:

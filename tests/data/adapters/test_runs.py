@@ -38,5 +38,5 @@ def test_broken_lines_are_named(tmp_path, change, message):
 def test_a_result_without_metrics_is_named(tmp_path):
     with pytest.raises(DataError, match="holds no metrics"):
         listed(tmp_path, {"folder": "runs/a", "family": "q", "size": 1}, result={"metrics": None})
-    with pytest.raises(DataError, match="one JSON object per line"):
+    with pytest.raises(DataError, match="one JSON object"):
         listed(tmp_path, ["runs/a"])

@@ -33,9 +33,11 @@ def items(path: str | Path) -> Iterator[Row]:
     """
     path = sources.existing(path)
     folder = path.parent.parent
-    questions = {entry.get("question_id"): (where, entry) for where, entry in _lines(folder / "question.jsonl")}
+    questions = {
+        entry.get("question_id"): (where, entry) for where, entry in sources.file_records(folder / "question.jsonl")
+    }
     references = _references(folder / "reference_answer")
-    lines = list(_lines(path))
+    lines = list(sources.file_records(path))
     if any("g1_winner" in entry for _, entry in lines):
         model, baseline = _pair(path, lines)
         ours, theirs = (_answers(folder / "model_answer" / f"{name}.jsonl") for name in (model, baseline))
@@ -82,17 +84,10 @@ def _row(
     )  # fmt: skip
 
 
-def _lines(path: Path) -> Iterator[sources.Record]:
-    for where, entry in sources.json_lines(path):
-        if not isinstance(entry, dict):
-            raise DataError(f"{where}: expected one JSON object per line")
-        yield where, entry
-
-
 def _answers(path: Path) -> Answers:
     """Return question -> answers by turn, the first choice of each."""
     found = {}
-    for where, entry in _lines(path):
+    for where, entry in sources.file_records(path):
         choices = entry.get("choices")
         turns = choices[0].get("turns") if isinstance(choices, list) and choices and isinstance(choices[0], dict) else 0
         if not isinstance(turns, list) or not turns or not all(isinstance(text, str) for text in turns):

@@ -23,9 +23,7 @@ def items(path: str | Path) -> Iterator[Row]:
         DataError: naming the file, the line, the field, what was expected and what was found.
     """
     path = sources.existing(path)
-    for where, entry in sources.json_lines(path):
-        if not isinstance(entry, dict):
-            raise DataError(f"{where}: expected one JSON object per line, got {entry!r:.60}")
+    for where, entry in sources.file_records(path):
         folder, size = text_of(entry, "folder", where), entry.get("size")
         if isinstance(size, bool) or not isinstance(size, (int, float)) or not size > 0:
             raise wrong(where, "size", "a number of parameters above 0", size)
