@@ -90,14 +90,26 @@ def test_a_turn_that_failed_does_not_count(training, asks):
         training.in_turn(row, {"objective": "options"}, options(turns=1))
 
 
-def test_rows_of_the_same_name_dtype_and_machine_are_replaced(training, monkeypatch, tmp_path):
+def test_rows_of_the_same_name_dtype_machine_and_length_are_replaced(training, monkeypatch, tmp_path):
     monkeypatch.setattr(training, "OUT", tmp_path / "training.json")
-    old = [{"name": n, "dtype": "float32", "machine": "a", "ratio": 1} for n in ("dpo/b", "dpo/a")]
+    old = [{"name": n, "dtype": "float32", "machine": "a", "groups": 64, "ratio": 1} for n in ("dpo/b", "dpo/a")]
     training.OUT.write_text(json.dumps({"rows": old}))
-    new = [{**old[0], "ratio": 2}, {**old[0], "machine": "b", "ratio": 3}]
+    new = [{**old[0], "ratio": 2}, {**old[0], "machine": "b", "ratio": 3}, {**old[0], "groups": 256, "ratio": 4}]
     found = training.merged(new)
-    assert [(r["name"], r["machine"], r["ratio"]) for r in found] == [
-        ("dpo/a", "a", 1),
-        ("dpo/b", "a", 2),
-        ("dpo/b", "b", 3),
-    ]
+    assert [(r["name"], r["machine"], r["groups"], r["ratio"]) for r in found] == [
+        ("dpo/a", "a", 64, 1), ("dpo/b", "a", 64, 2), ("dpo/b", "a", 256, 4), ("dpo/b", "b", 64, 3)
+    ]  # fmt: skip
+
+
+def test_a_peers_rows_hold_for_epochs_of_another_length(training, monkeypatch, tmp_path):
+    """They are compared per second; not with those of another machine, dtype or clock."""
+    monkeypatch.setattr(training, "OUT", tmp_path / "training.json")
+    peer = {"batch": 1, "units": 64, "seconds": 32.0, "memory": 10}
+    known = {"name": "dpo/a", "dtype": "float32", "machine": "a", "clock": "seconds"}
+    training.OUT.write_text(json.dumps({"rows": [{**known, "groups": 64, "peer_rows": [peer]}]}))
+    rows = training.peers_before({**known, "groups": 256})
+    mine = {"batch": 8, "units": 256, "seconds": 32.0, "memory": 5}
+    assert training.compared([mine], rows, "seconds")["ratio"] == 4
+    for change in ({"dtype": "bfloat16"}, {"machine": "b"}, {"clock": "cpu_seconds"}):
+        with pytest.raises(LookupError, match="--keep_peer"):
+            training.peers_before({**known, "groups": 64, **change})

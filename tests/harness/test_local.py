@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from alignlab.core.types import Ask, Metric, Result, Row, Sample
+from alignlab.engine.endpoints import of_model
 from alignlab.engine.endpoints.asking import Failed
 from alignlab.harness import local
 
@@ -165,8 +166,6 @@ def test_what_is_missing_is_counted_and_never_a_lower_score_of_the_model():
 
 
 def test_a_model_that_judges_itself_is_told_on(tiny_model):
-    from alignlab.engine.endpoints import of_model
-
     subject = local.by_model(tiny_model, seed=0, max_tokens=2)
     judge = local.by_endpoint(of_model(tiny_model, cache_dir=False), seed=0, max_tokens=2)
     dialogues = local.played(JUDGED, None, ["a"], {"model": subject, "judge": judge}.__getitem__)
@@ -179,8 +178,6 @@ def test_a_model_that_judges_itself_is_told_on(tiny_model):
 
 def test_a_judge_in_this_process_gives_its_odds_of_the_options(tiny_model, tmp_path):
     """As the provider does through Inspect AI; free text still comes from the endpoint, and its cache."""
-    from alignlab.engine.endpoints import of_model
-
     endpoint = of_model(tiny_model, cache_dir=tmp_path)
     judge = local.by_endpoint(endpoint, seed=0, max_tokens=2)
     subject = local.by_model(tiny_model, seed=0, max_tokens=2)
@@ -205,6 +202,9 @@ def test_a_question_without_room_is_left_out_and_the_rest_is_answered(tiny_model
     dialogues = local.played(module, None, items, lambda _: by)
     assert ["tokens" in d.problem for d in dialogues] == [False, True, True, False]
     assert local.records_of(module, dialogues) == ["a?", "b?"]
+    judge = local.by_endpoint(of_model(tiny_model, cache_dir=False), seed=0, max_tokens=2)
+    given = judge([ask(*item[:1], "judge", *item[2:]) for item in items])
+    assert ["tokens" in reply.problem for reply in given] == [False, True, True, False]
     assert all(dialogues[i].replies[0].problem == "" for i in (0, 3))
 
 

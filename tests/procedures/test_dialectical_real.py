@@ -199,7 +199,7 @@ OWN = {"id": "1", "scenario": "pca", "question": "Which?", "gold": "y", "target"
         ("conflicts:{here}/unknown.jsonl", "unknown.jsonl:1: unknown field 'golden'; did you mean 'gold'?"),
         ("poisonedrag:{here}/own.jsonl", "own.jsonl"),
         ("conflictq:{here}/own.jsonl", "no adapter called 'conflictq'; did you mean 'conflictqa'?"),
-        ("{here}/own.jsonl", "expected world: or ADAPTER:FILE with one of alpaca_eval, conflictqa, conflicts"),
+        ("{here}/own.jsonl", "expected world: or ADAPTER:FILE with one of alpaca_eval, "),
     ],
 )
 def test_bad_data_are_named(spec, said, student, tmp_path, capsys):

@@ -109,7 +109,7 @@ class ByEndpoint:
 
         def answer(some: Sequence[Ask], seed: int, temperature: float) -> list[Reply]:
             choose = None if model is None else _chooser(model, self.form, self.rows)
-            return _parted(some, choose, lambda a: write(a, seed, temperature))
+            return _parted(some, choose, lambda a: _halving(lambda b: write(b, seed, temperature), a))
 
         return _by_seed(asks, seeds, self.seed, self.temperature, answer)
 
