@@ -99,7 +99,12 @@ def measure(model: None, rows: Sequence[Row], cfg: Config) -> Result:
     metrics["worth_per_checked"] = Metric(value=(_width(alone) / _width(corrected)) ** 2, n=len(right))
     both = [(v, t) for v, t in zip(given, truth, strict=True) if v is not None and t is not None]
     table = Table(columns=("truth", "judge says yes", "judge says no", "no verdict"), rows=_counts(given, truth))
-    figures = {}
+    shown = {name: metrics[name] for name in ("judged", "corrected", "checked_alone")}
+    bars = {
+        "label": list(shown), "y": [m.value for m in shown.values()],
+        "low": [m.low for m in shown.values()], "high": [m.high for m in shown.values()],
+    }  # fmt: skip
+    figures = {"shares": Figure(kind="bars", series={"share": bars}, y_label="share that is true")}
     if both and all(t in (0, 1) for _, t in both):
         said, true = [v >= 0.5 for v, _ in both], [t == 1 for _, t in both]
         metrics |= {
