@@ -73,6 +73,9 @@ def test_truth_in_shares_and_all_checked():
     assert whole.metrics["weight"].value == 0
     assert "adds nothing" in whole.notes[1]
     assert not math.isnan(whole.metrics["corrected"].low)
+    alike = values(rows(*[(True, True)] * 5, *[(True, None)] * 5))
+    assert alike["corrected"] == 1
+    assert math.isnan(alike["worth_per_checked"])
 
 
 @pytest.mark.parametrize(

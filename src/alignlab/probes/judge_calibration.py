@@ -96,7 +96,7 @@ def measure(model: None, rows: Sequence[Row], cfg: Config) -> Result:
         weight = judge.power(*parts)
         corrected = judge.with_truth(*parts, weight=weight, seed=cfg.seed)
     metrics |= {"corrected": corrected, "checked_alone": alone, "weight": Metric(value=weight, n=len(listed))}
-    metrics["worth_per_checked"] = Metric(value=(_width(alone) / _width(corrected)) ** 2, n=len(right))
+    metrics["worth_per_checked"] = Metric(value=_worth(alone, corrected), n=len(right))
     both = [(v, t) for v, t in zip(given, truth, strict=True) if v is not None and t is not None]
     table = Table(columns=("truth", "judge says yes", "judge says no", "no verdict"), rows=_counts(given, truth))
     shown = {name: metrics[name] for name in ("judged", "corrected", "checked_alone")}
@@ -153,8 +153,10 @@ def _number(row: Row, fact: str) -> float | None:
     return float(value)
 
 
-def _width(metric: Metric) -> float:
-    return math.nan if metric.low is None or metric.high is None else metric.high - metric.low
+def _worth(alone: Metric, corrected: Metric) -> float:
+    """Return how many times as many items without a judge would tell as much; NaN where one of them does not vary."""
+    widths = [m.high - m.low for m in (alone, corrected) if m.low is not None and m.high is not None]
+    return (widths[0] / widths[1]) ** 2 if len(widths) == 2 and min(widths) > 0 else math.nan
 
 
 def _counts(given: Sequence[float | None], truth: Sequence[float | None]) -> tuple[tuple[str, int, int, int], ...]:

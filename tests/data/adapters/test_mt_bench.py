@@ -94,7 +94,8 @@ def test_the_published_questions(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"g1_winner": "A"}, "g1_winner"), ({"turn": 3}, "turn"), ({"turn": True}, "turn"),
+    [({"g1_winner": "A"}, "g1_winner"), ({"turn": 3}, "turn"), ({"turn": True}, "turn"), ({"turn": 1.0}, "turn"),
+     ({"question_id": [81]}, "question_id"),
      ({"question_id": 9}, "question_id"), ({"model_1": "nobody"}, "nobody.jsonl"),
      ({"model_1": "../x"}, "cannot be a file"), ({"model_2": 3}, "model_2")],
 )  # fmt: skip

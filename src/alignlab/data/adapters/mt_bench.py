@@ -33,23 +33,22 @@ def items(path: str | Path) -> Iterator[Row]:
     """
     path = sources.existing(path)
     folder = path.parent.parent
-    questions = {
-        entry.get("question_id"): (where, entry) for where, entry in sources.file_records(folder / "question.jsonl")
-    }
+    asked = sources.file_records(folder / "question.jsonl")
+    questions = {_number(entry, where): (where, entry) for where, entry in asked}
     references = _references(folder / "reference_answer")
     lines = list(sources.file_records(path))
     if any("g1_winner" in entry for _, entry in lines):
         model, baseline = _pair(path, lines)
         ours, theirs = (_answers(folder / "model_answer" / f"{name}.jsonl") for name in (model, baseline))
         for where, entry in lines:
-            number, turn = entry.get("question_id"), entry.get("turn", 1)
+            number, turn = _number(entry, where), entry.get("turn", 1)
             games = [{"model_first": first, "grade": _grade(entry, field, where)}
                      for first, field in ((True, "g1_winner"), (False, "g2_winner"))]  # fmt: skip
             yield _row(questions, ours, theirs, references, number, turn, where, games)
     else:
         theirs = _answers(path)
         for where, entry in lines:
-            number = entry.get("question_id")
+            number = _number(entry, where)
             for turn in range(1, len(theirs[number]) + 1):
                 yield _row(questions, theirs, theirs, references, number, turn, where, None)
 
@@ -64,7 +63,7 @@ def _row(
     asked = question.get("turns")
     if not isinstance(asked, list) or not all(isinstance(text, str) and text.strip() for text in asked):
         raise wrong(place, "turns", "a list of texts", asked)
-    if turn not in range(1, len(asked) + 1) or isinstance(turn, bool):
+    if type(turn) is not int or not 1 <= turn <= len(asked):
         raise wrong(where, "turn", f"a whole number from 1 to {len(asked)}", turn)
     for answers, name in ((ours, "model"), (theirs, "baseline")):
         if len(answers.get(number, ())) < turn:
@@ -84,6 +83,13 @@ def _row(
     )  # fmt: skip
 
 
+def _number(entry: dict[str, Any], where: str) -> int | str:
+    number = entry.get("question_id")
+    if type(number) is int or isinstance(number, str):
+        return number
+    raise wrong(where, "question_id", "a number or a name", number)
+
+
 def _answers(path: Path) -> Answers:
     """Return question -> answers by turn, the first choice of each."""
     found = {}
@@ -92,7 +98,7 @@ def _answers(path: Path) -> Answers:
         turns = choices[0].get("turns") if isinstance(choices, list) and choices and isinstance(choices[0], dict) else 0
         if not isinstance(turns, list) or not turns or not all(isinstance(text, str) for text in turns):
             raise wrong(where, "choices", "a list that begins with {turns: [text, ...]}", choices)
-        found[entry.get("question_id")] = tuple(turns)
+        found[_number(entry, where)] = tuple(turns)
     return found
 
 
