@@ -25,11 +25,11 @@ def test_the_slope_is_per_factor_of_ten_and_inside_families():
 def test_made_up_runs_cover_their_slope_over_seeds():
     """The interval inside families covers at its rate; the slope over all does not have it."""
     covered = over_all = 0
-    for seed in range(200):
+    for seed in range(80):
         found = measure(None, made_up(seed), Config(seed=seed)).metrics
         covered += found["slope"].low <= 3.0 <= found["slope"].high
         over_all += found["slope_over_all"].low <= 3.0 <= found["slope_over_all"].high
-    assert covered >= 181
+    assert covered >= 70
     assert over_all == 0
 
 
