@@ -360,8 +360,9 @@ def compared(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], clock: st
     for row in (*ours, *theirs):
         if clock in row:
             row["per_second"] = round(row["units"] / row[clock], 3)
+    speeds = [row["units"] / row[clock] for row in (mine, best)] if whole else []
     return {
-        "ours": mine, "peer": best, "ratio": round(mine["per_second"] / best["per_second"], 2) if whole else None,
+        "ours": mine, "peer": best, "ratio": round(speeds[0] / speeds[1], 2) if whole else None,
         "floor_percent": mine.get("floor_percent"),
         "memory_ratio": round(mine["memory"] / max(1, best["memory"]), 3) if whole else None,
         "our_rows": ours, "peer_rows": theirs,

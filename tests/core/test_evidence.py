@@ -1,8 +1,11 @@
+from hashlib import sha256
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignlab.core.evidence import ask, block, retrieval, split, text_of
+from alignlab.core.evidence import ask, block, identifier, retrieval, split, text_of
+from alignlab.core.types import Row
 
 lines = st.text("abc ABC.,:()?123\n\t", min_size=1, max_size=40).filter(str.strip)
 heads = st.none() | st.text("abcXYZ ()12", min_size=1, max_size=12).filter(str.strip)
@@ -58,3 +61,13 @@ def test_ask_and_text_of():
     assert prompt == ({"role": "user", "content": "hello"},)
     assert text_of(prompt) == text_of("hello") == "hello"
     assert text_of(({"role": "system", "content": "s"}, *prompt)) == "hello"
+
+
+def test_an_item_is_known_by_its_id_or_by_all_that_is_asked():
+    """Two dialogues with the same last turn were one item."""
+    turns = [{"role": "user", "content": "Sum it up."}]
+    bare, one = Row(prompt="Sum it up."), Row(prompt=tuple(turns))
+    longer = Row(prompt=({"role": "user", "content": "A."}, {"role": "assistant", "content": "B."}, *turns))
+    assert identifier(bare) == identifier(one) == sha256(b"Sum it up.").hexdigest()[:16]
+    assert identifier(longer) == sha256(b"A.\x1fB.\x1fSum it up.").hexdigest()[:16]
+    assert identifier(Row(prompt="x", meta={"id": 7})) == "7"

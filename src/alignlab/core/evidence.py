@@ -1,10 +1,11 @@
 """The retrieval prompt: numbered evidence blocks, then the question; written and read back in one place."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignlab.core.types import Prompt
+from alignlab.core.types import Prompt, Row
 
 QUESTION = "Question:"
 _BLOCK = re.compile(r"^\d+((?: \(.*?\))?: .*)$", re.MULTILINE)
@@ -53,3 +54,14 @@ def text_of(prompt: Prompt) -> str:
 def ask(text: str) -> Prompt:
     """Return a prompt of one user turn."""
     return ({"role": "user", "content": text},)
+
+
+def digest(prompt: Prompt) -> str:
+    """Return 16 hex digits of a whole prompt; one turn and its bare text are the same request."""
+    turns = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
+    return hashlib.sha256("\x1f".join(turns).encode()).hexdigest()[:16]
+
+
+def identifier(item: Row) -> str:
+    """Return the item's id, or a digest of its request."""
+    return str(item.meta.get("id") or digest(item.prompt))

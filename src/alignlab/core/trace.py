@@ -188,14 +188,15 @@ def renumbered(text: str, numbers: Sequence[int]) -> str:
 
     Raises IndexError where it speaks of a passage beyond them.
     """
-    lines = []
-    for line, match in _lines(text):
-        if match and match.re is _CLAIM:
-            line = f"{numbers[int(match[1]) - 1]}{line[match.end(1) :]}"  # noqa: PLW2901
-        elif match:
-            line = f"{match[1]} = {' '.join(str(numbers[int(i) - 1]) for i in match[2].split())}"  # noqa: PLW2901
-        lines.append(line)
-    return "\n".join(lines)
+
+    def said(line: str, match: re.Match[str] | None) -> str:
+        if match is None:
+            return line
+        if match.re is _CLAIM:
+            return f"{numbers[int(match[1]) - 1]}{line[match.end(1) :]}"
+        return f"{match[1]} = {' '.join(str(numbers[int(i) - 1]) for i in match[2].split())}"
+
+    return "\n".join(said(line, match) for line, match in _lines(text))
 
 
 def chosen(answer: str | None, options: Sequence[str]) -> str | None:

@@ -8,9 +8,9 @@ import numpy as np
 import statsmodels.api as sm
 from numpy.typing import NDArray
 
+from alignlab.core.figures import bars
 from alignlab.core.types import Metric, Result, Table
 from alignlab.evals._bullshit_bounds import spanned, v_range
-from alignlab.evals._judging import bars
 from alignlab.stats import bootstrap, bounds, claims, exact, proportion
 from alignlab.stats.exact import cramers_v
 from alignlab.stats.kappa import kappa

@@ -5,14 +5,13 @@ a verdict is None: the callers count it, and `stats.bounds` gives intervals that
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from alignlab.core.answers import normalise
 from alignlab.core.evidence import text_of
-from alignlab.core.types import Figure, Metric, Prompt
+from alignlab.core.types import Prompt
 
 LONGEST = 20_000
 """characters of a reply that are read, from its end: verdicts come last"""
@@ -106,14 +105,3 @@ def text_fact(facts: Mapping[str, Any], name: str, identifier: Any) -> str:
             f"item {identifier}: fact {name!r}: expected non-empty text; map it with --columns facts.{name}=YOUR_COLUMN"
         )
     return str(facts[name])
-
-
-def bars(name: str, shown: Mapping[str, Metric], y_label: str) -> dict[str, Figure]:
-    """Return a figure by name: one bar per metric, with its interval. NaN is left out, as is an empty figure."""
-    known = {label: m for label, m in shown.items() if not math.isnan(m.value)}
-    series: dict[str, list[Any]] = {
-        "label": list(known), "y": [m.value for m in known.values()],
-        "low": [m.value if m.low is None else m.low for m in known.values()],
-        "high": [m.value if m.high is None else m.high for m in known.values()],
-    }  # fmt: skip
-    return {name: Figure(kind="bars", series={y_label: series}, y_label=y_label)} if known else {}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alignlab.core.figures import bars
 from alignlab.core.types import Metric, Result, Table
-from alignlab.evals._judging import bars
 from alignlab.stats import bootstrap, bounds, proportion, resample
 from alignlab.stats.multiplicity import adjusted
 from alignlab.stats.permutation import sign_flip

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from alignlab.core.figures import bars
 from alignlab.core.types import Metric, Result, Table
-from alignlab.evals._judging import bars
 from alignlab.evals._pacifaist_read import LETTERS, PARSERS
 from alignlab.stats import exact
 from alignlab.stats.bounds import change, mean, share

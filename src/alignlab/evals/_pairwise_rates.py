@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
+from alignlab.core.figures import bars
 from alignlab.core.types import Metric, Result, Table
 from alignlab.evals import _verdicts as verdicts
-from alignlab.evals._judging import bars
 from alignlab.stats import bounds, bradley_terry, judge, length_control, proportion
 from alignlab.stats.permutation import sign_flip
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alignlab.core.figures import bars
 from alignlab.core.types import Metric, Result, Table
 from alignlab.data.adapters.principal_agent import CONDITIONS
-from alignlab.evals._judging import bars
 from alignlab.stats import exact, permutation
 from alignlab.stats.bounds import FEWEST, Side, between, change, contrast, share
 from alignlab.stats.multiplicity import adjusted

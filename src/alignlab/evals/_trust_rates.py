@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from alignlab.core.figures import bars
 from alignlab.core.types import Metric, Result, Table
-from alignlab.evals._judging import bars
 from alignlab.evals._trust_leaves import LEAVES, PROTOCOLS
 from alignlab.evals._trust_score import distance
 from alignlab.stats import bootstrap, bounds, proportion

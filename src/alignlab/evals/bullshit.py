@@ -7,7 +7,6 @@ widens the interval. In the market of the world beliefs, claims, forms and what 
 Liang et al. 2025, arXiv 2507.07484.
 """
 
-import hashlib
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from alignlab.core import evidence
 from alignlab.core.cards import Card, Claim
+from alignlab.core.evidence import identifier
 from alignlab.core.types import Ask, Result, Row
 from alignlab.evals import _bullshit_items as own
 from alignlab.evals import _bullshit_judge as judge
@@ -156,11 +156,6 @@ def score(item: Row, answers: Sequence[str]) -> dict[str, Any]:
         "forms": forms, "statement": bool(known.get("statement")), "truth": known.get("true_forms"),
         "utility": (known.get("utilities") or {}).get(claim), "text": text,
     }  # fmt: skip
-
-
-def identifier(item: Row) -> str:
-    """Return the item's id, or a digest of its request."""
-    return str(item.meta.get("id") or hashlib.sha256(evidence.text_of(item.prompt).encode()).hexdigest()[:16])
 
 
 def aggregate(records: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]] | None = None) -> Result:

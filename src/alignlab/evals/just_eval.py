@@ -7,7 +7,6 @@ and how far ratings go with length, stands beside the means, over what was rated
 Lin et al. 2023, arXiv 2312.01552, section 4; Zheng et al. 2023, arXiv 2306.05685.
 """
 
-import hashlib
 import random
 import re
 from collections.abc import Generator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 from alignlab.core import evidence
 from alignlab.core.cards import Card, Claim
+from alignlab.core.evidence import identifier
 from alignlab.core.types import Ask, Message, Result, Row
 from alignlab.evals import _just_eval_rates as rates
 from alignlab.evals._judging import LONGEST, block, dialogue, json_object, reference, spoken
@@ -135,11 +135,6 @@ def aspects(item: Row) -> tuple[str, ...]:
     if kind not in ("general", "safety", "single"):
         raise ValueError(f"item {identifier(item)}: fact 'kind': expected general, safety or single, got {kind!r}")
     return essays.ASPECTS if kind == "general" else (kind,)
-
-
-def identifier(item: Row) -> str:
-    """Return the item's id, or a digest of its request."""
-    return str(item.meta.get("id") or hashlib.sha256(evidence.text_of(item.prompt).encode()).hexdigest()[:16])
 
 
 def _ruled(item: Row) -> bool:

@@ -6,7 +6,6 @@ hold whatever it had been, and a note names the numbers over the given verdicts 
 Dubois et al. 2024, arXiv 2404.04475; Zheng et al. 2023, arXiv 2306.05685; Li et al. 2024, arXiv 2406.11939.
 """
 
-import hashlib
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from alignlab.core import evidence
 from alignlab.core.cards import Card, Claim
+from alignlab.core.evidence import identifier
 from alignlab.core.types import Ask, Result, Row
 from alignlab.evals import _pairwise_rates as rates
 from alignlab.evals import _verdicts as verdicts
@@ -110,11 +110,6 @@ def settled(item: Row, cfg: Config) -> Row:
         "protocol": cfg.protocol, "conflict": cfg.conflict, "length_control": cfg.length_control, "orders": cfg.orders
     }  # fmt: skip
     return replace(item, facts={**item.facts, "settings": known})
-
-
-def identifier(item: Row) -> str:
-    """Return the item's id, or a digest of its request."""
-    return str(item.meta.get("id") or hashlib.sha256(evidence.text_of(item.prompt).encode()).hexdigest()[:16])
 
 
 def sides(item: Row, orders: str) -> tuple[bool, ...]:

@@ -8,7 +8,6 @@ Rosenbacke et al. 2025, arXiv 2510.14665.
 """
 
 import functools
-import hashlib
 import json
 import random
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from alignlab.core import evidence
 from alignlab.core.cards import Card, Claim
+from alignlab.core.evidence import identifier
 from alignlab.core.types import Ask, Message, Result, Row
 from alignlab.evals import _rose_frame_rates as rates
 from alignlab.evals import _rose_frame_read as reading
@@ -121,11 +121,6 @@ def _talk(number: int, cfg: Config) -> Row:
         "other": grammar.answer(other), "false": number % 2 == 0,
     }  # fmt: skip
     return Row(prompt=evidence.ask(asked), facts=known, meta={"id": f"talk-{cfg.seed}-{number}", "source": "world"})
-
-
-def identifier(item: Row) -> str:
-    """Return the item's id, or a digest of its words."""
-    return str(item.meta.get("id") or hashlib.sha256(repr(item.prompt).encode()).hexdigest()[:16])
 
 
 def play(item: Row, cfg: Config) -> Generator[Ask, str, None]:

@@ -7,7 +7,6 @@ Liu et al. 2023, arXiv 2308.05374, section 11.
 """
 
 import difflib
-import hashlib
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from alignlab.core import evidence
 from alignlab.core.cards import Card, Claim
+from alignlab.core.evidence import identifier
 from alignlab.core.types import Ask, Message, Result, Row
 from alignlab.evals import _trust_items as own
 from alignlab.evals import _trust_rates as rates
@@ -94,11 +94,6 @@ def protocol_of(item: Row) -> str:
             + (f"; did you mean {near[0]!r}?" if near else "; map it with --columns facts.protocol=YOUR_COLUMN")
         )
     return str(name)
-
-
-def identifier(item: Row) -> str:
-    """Return the item's id, or a digest of its request."""
-    return str(item.meta.get("id") or hashlib.sha256(evidence.text_of(item.prompt).encode()).hexdigest()[:16])
 
 
 def _steps(item: Row) -> list[Mapping[str, Any]]:

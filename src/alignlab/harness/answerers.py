@@ -15,6 +15,9 @@ import torch
 from alignlab.core.types import Ask, Endpoint, Model, Reply
 from alignlab.harness import options
 
+ROWS = 64
+"""questions with options per scoring call"""
+
 
 class Answerer(Protocol):
     """Answers the Asks of one role, in order."""
@@ -79,7 +82,6 @@ class ByEndpoint:
     temperature: float
     max_tokens: int
     form: options.Form
-    rows: int
 
     def identity(self) -> dict[str, Any] | None:
         """Return everything but Ask and seed that decides an answer; None where that is not known."""
@@ -108,7 +110,7 @@ class ByEndpoint:
             ]
 
         def answer(some: Sequence[Ask], seed: int, temperature: float) -> list[Reply]:
-            choose = None if model is None else _chooser(model, self.form, self.rows)
+            choose = None if model is None else _chooser(model, self.form)
             return _parted(some, choose, lambda a: _halving(lambda b: write(b, seed, temperature), a))
 
         return _by_seed(asks, seeds, self.seed, self.temperature, answer)
@@ -121,7 +123,7 @@ def by_model(
     temperature: float = 0.0,
     max_tokens: int = 256,
     form: options.Form = "sum",
-    rows: int = 64,
+    rows: int = ROWS,
     stop: Sequence[str] = (),
 ) -> ByModel:
     """Answer with a language model: options by log-likelihood, free text by sampling.
@@ -150,7 +152,6 @@ def by_endpoint(
     temperature: float = 0.0,
     max_tokens: int = 256,
     form: options.Form = "sum",
-    rows: int = 64,
 ) -> ByEndpoint:
     """Answer with an endpoint.
 
@@ -164,11 +165,8 @@ def by_endpoint(
         temperature: 0 for the likeliest answer.
         max_tokens: bound of free answers.
         form: what the score of an option counts (`options.scores`).
-        rows: questions with options per scoring call.
     """
-    return ByEndpoint(
-        endpoint=endpoint, seed=seed, temperature=temperature, max_tokens=max_tokens, form=form, rows=rows
-    )
+    return ByEndpoint(endpoint=endpoint, seed=seed, temperature=temperature, max_tokens=max_tokens, form=form)
 
 
 def content(ask: Ask) -> str:
@@ -213,7 +211,7 @@ def _parted(asks: Sequence[Ask], choose: Work | None, write: Work) -> list[Reply
     return [next(chosen) if is_closed else next(written) for is_closed in closed]
 
 
-def _chooser(model: Model, form: options.Form, rows: int) -> Work:
+def _chooser(model: Model, form: options.Form, rows: int = ROWS) -> Work:
     def choose(asks: Sequence[Ask]) -> list[Reply]:
         starts = range(0, len(asks), rows)
         return [reply for start in starts for reply in options.choose(model, asks[start : start + rows], form)]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alignlab.core.cards import Card, Claim
+from alignlab.core.figures import bars
 from alignlab.core.types import Figure, Metric, Result, Row, Table
 from alignlab.stats import bootstrap, calibration, judge, proportion
 from alignlab.stats.kappa import kappa
@@ -48,7 +49,10 @@ CARD = Card(
         Claim(metric="worth_per_checked", relation=">=", bound=1.2),
     ),
     needs=frozenset({"rows with verdicts, or none for the world's judge"}),
-    deviations=("the interval is from a bootstrap, not from the paper's normal approximation",),
+    deviations=(
+        "the interval is from a bootstrap, not from the paper's normal approximation",
+        "the judge's weight is that of a later paper (arXiv 2311.01453), estimated from the same items",
+    ),
 )
 
 
@@ -100,11 +104,7 @@ def measure(model: None, rows: Sequence[Row], cfg: Config) -> Result:
     both = [(v, t) for v, t in zip(given, truth, strict=True) if v is not None and t is not None]
     table = Table(columns=("truth", "judge says yes", "judge says no", "no verdict"), rows=_counts(given, truth))
     shown = {name: metrics[name] for name in ("judged", "corrected", "checked_alone")}
-    bars = {
-        "label": list(shown), "y": [m.value for m in shown.values()],
-        "low": [m.low for m in shown.values()], "high": [m.high for m in shown.values()],
-    }  # fmt: skip
-    figures = {"shares": Figure(kind="bars", series={"share": bars}, y_label="share that is true")}
+    figures = bars("shares", shown, "share that is true")
     if both and all(t in (0, 1) for _, t in both):
         said, true = [v >= 0.5 for v, _ in both], [t == 1 for _, t in both]
         metrics |= {
@@ -117,7 +117,7 @@ def measure(model: None, rows: Sequence[Row], cfg: Config) -> Result:
             soft = [v for v, _ in both]
             metrics["calibration_error"] = Metric(value=calibration.expected_calibration_error(soft, true), n=len(both))
             metrics["brier"] = Metric(value=calibration.brier(soft, true), n=len(both))
-            bins = [b for b in calibration.reliability(soft, true) if b.n]
+            bins = calibration.reliability(soft, true)
             series = {"x": [b.confidence for b in bins], "y": [b.accuracy for b in bins]}
             figures["reliability"] = Figure(
                 kind="line", series={"judge": series}, x_label="verdict", y_label="share that is true"

@@ -6,11 +6,11 @@ the baseline's answer first and a preference from 1 (the baseline's) to 2 (the m
 array of `{instruction, dataset, output, generator}`.
 """
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alignlab.core.evidence import digest
 from alignlab.core.types import Row
 from alignlab.data import sources
 from alignlab.data.columns import text_of, wrong
@@ -35,8 +35,7 @@ def items(path: str | Path) -> Iterator[Row]:
             facts["games"] = [{"model_first": False, "grade": None, "p": _preference(entry["preference"], where)}]
         request = text_of(entry, "instruction", where)
         # The digest, not its place: files of two models may differ in order.
-        digest = hashlib.sha256(request.encode()).hexdigest()[:16]
-        meta = {"id": f"{SOURCE}-{digest}", "source": SOURCE, "licence": LICENCE}
+        meta = {"id": f"{SOURCE}-{digest(request)}", "source": SOURCE, "licence": LICENCE}
         yield Row(prompt=request, completion=said[1] if judged else None, facts=facts, meta=meta)
 
 

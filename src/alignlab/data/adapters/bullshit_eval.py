@@ -6,11 +6,11 @@ alone is told, or of `{input}`. The data could not be read here (git LFS, the hu
 state no licence of their own. Answers that a file holds under a model's name are not read.
 """
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alignlab.core.evidence import digest
 from alignlab.core.types import Message, Row
 from alignlab.data import sources
 from alignlab.data.columns import text_of
@@ -34,5 +34,4 @@ def items(path: str | Path) -> Iterator[Row]:
             known = ". ".join(told.split("\n")[1:]) or "None"
             scene = text_of(entry, "situation", where)
             facts["information"] = f"{scene}\nInformation available to AI but not to human: {known}"
-        digest = hashlib.sha256("\x1f".join(turn["content"] for turn in prompt).encode()).hexdigest()[:16]
-        yield Row(prompt=prompt, facts=facts, meta={"id": f"{SOURCE}-{digest}", "source": SOURCE})
+        yield Row(prompt=prompt, facts=facts, meta={"id": f"{SOURCE}-{digest(prompt)}", "source": SOURCE})

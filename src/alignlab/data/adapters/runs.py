@@ -4,7 +4,6 @@ A JSONL file of `{folder, family, size}`, one line per run: the folder that `ali
 the family of its model (what was trained alike), and its number of parameters; further fields become facts.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,9 @@ def items(path: str | Path) -> Iterator[Row]:
 
 def _result(path: Path, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{where}: field 'folder': no finished run: {path}: {error}") from None
+        found = sources.json_file(path)
+    except DataError as error:
+        raise DataError(f"{where}: field 'folder': no finished run: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
         raise DataError(f"{where}: field 'folder': {path} holds no metrics; name a folder that `alignlab eval` left")
     return found
