@@ -21,7 +21,7 @@ from transformers import (
 
 import tiny_models
 from alignlab.core.types import Groups
-from alignlab.engine import agreement, attention, work
+from alignlab.engine import agreement, attention, piecewise, work
 from alignlab.engine import score as score_module
 from alignlab.engine.agreement import Case, check_again, sharing_of
 from alignlab.engine.encode import Example, collate
@@ -389,7 +389,7 @@ def test_other_models_take_the_plain_path_with_one_warning(config, reason):
 
 def test_the_work_is_what_the_formula_says(monkeypatch):
     """Counted with eager attention: linear layers and head to the digit, attention one product per block."""
-    monkeypatch.setitem(attention.BLOCK, True, 16)
+    monkeypatch.setitem(piecewise.BLOCK, True, 16)
     module = make("llama")
     module.config._attn_implementation = "eager"
     prompt, lengths = 40, (9, 17, 30)
@@ -422,7 +422,7 @@ def _pieces(prompt, read):
 def test_blocks_of_any_size_agree(name, size, monkeypatch):
     module, groups = make(name, torch.float64), collate(some(), 0)
     plain, expected = gradients(module, groups, False)
-    monkeypatch.setitem(attention.BLOCK, True, size)
+    monkeypatch.setitem(piecewise.BLOCK, True, size)
     found, gradient = gradients(module, groups, True)
     torch.testing.assert_close(found, plain, atol=1e-11, rtol=0)
     assert (gradient - expected).norm() <= 1e-9 * expected.norm()

@@ -103,6 +103,23 @@ def test_without_gradient_batches_of_any_size_agree(module):
     assert not whole.requires_grad
 
 
+def test_with_gradient_a_batch_is_one_row():
+    """Every row writes the gradients of all weights, and what it keeps is kept until all have been walked back."""
+    module, seen = tiny_models.make_module("llama", 320), []
+    prompts = torch.randint(320, (30, 100), generator=torch.Generator().manual_seed(0))
+    whole = torch.ones(30, 100, dtype=torch.bool)
+    batch = Groups(
+        prompt_ids=prompts, prompt_mask=whole, ids=prompts[:, :9], mask=whole[:, :9], group=torch.arange(30),
+    )  # fmt: skip
+    score(module, batch, share=True)
+    module.register_forward_pre_hook(lambda _, args, given: seen.append(given["input_ids"].numel()), with_kwargs=True)
+    score(module, batch, share=True)
+    assert seen == [30 * 108]
+    with torch.no_grad():
+        score(module, batch, share=True)
+    assert seen[1:] == [18 * 108, 12 * 108]  # 2,048 tokens at most
+
+
 def test_unscored_tokens_between_scored_ones_are_read():
     module = tiny_models.make_module("llama", 320)
     batch = groups()

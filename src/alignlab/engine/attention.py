@@ -16,19 +16,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from alignlab.engine import piecewise
+from alignlab.engine.piecewise import Block, Piece
 from alignlab.engine.plan import Span
 
 NAME = "alignlab_rectangles"
 LAYERS = {"full_attention", "sliding_attention"}
 OURS = ("torch.", "transformers.", "peft.", "accelerate.")
 """packages whose hooks know nothing of rows and positions"""
-BLOCK = {True: 128, False: 1024}
-"""most queries of a masked product, on a CPU and on a GPU, where every call counts"""
 
 
 class NotShared(Exception):
@@ -94,15 +94,6 @@ def recomputed(module: nn.Module) -> bool:
     return False
 
 
-class Block(NamedTuple):
-    """Some queries of a piece, and the keys that they see."""
-
-    queries: tuple[int, int]
-    keys: tuple[int, int]
-    mask: Tensor | None
-    """additive [1, 1, queries, keys]; None where SDPA's own causal mask will do"""
-
-
 Kept = dict[int, list[tuple[Tensor, Tensor]]]
 """id of an attention layer -> keys and values [B, key heads, P, d] of each prompt of a row, without gradient"""
 
@@ -138,15 +129,30 @@ class Layout:
         self.sizes = [length for _, length in self.pieces]
         self.tokens = sum(self.sizes)
 
+    def remember(self, module: nn.Module, key: Tensor, value: Tensor) -> None:
+        """Keep the keys and values of the row's prompts, where that is wanted."""
+        if self.keep is not None and id(module) not in self.keep:
+            starts = itertools.accumulate((span.size for span in self.spans), initial=0)
+            cuts = [slice(start, start + span.prompt) for start, span in zip(starts, self.spans)]
+            self.keep[id(module)] = [(key[:, :, cut].detach(), value[:, :, cut].detach()) for cut in cuts]
+
+    def placed(self, module: nn.Module, blocks: Sequence[list[Block]]) -> list[Piece]:
+        """Return the pieces with their places in the row, and what was kept of their prompts."""
+        found, todo, start = [], iter(zip(self.sizes, blocks)), 0
+        for k, span in enumerate(self.spans):
+            before = None if self.on is None else self.on[id(module)][k]
+            prompt = (start, start + (0 if before else span.prompt))
+            for n in range(len(span.completions) if before else max(1, len(span.completions))):
+                length, cuts = next(todo)
+                found.append(Piece((start, start + length), prompt if n else (0, 0), before, cuts))
+                start += length
+        return found
+
     def keys_of(self, module: nn.Module, key: Tensor, value: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the keys and values that each piece sees, its prompt's included; leave the prompts' to another row."""
         # One split is one node of the graph; a slice per piece would write the whole row's gradient for each
         keys, values = (iter(tensor.split(self.parts, 2)) for tensor in (key, value))
         known = iter(() if self.on is None else self.on[id(module)])
-        if self.keep is not None and id(module) not in self.keep:
-            starts = itertools.accumulate((span.size for span in self.spans), initial=0)
-            cuts = [slice(start, start + span.prompt) for start, span in zip(starts, self.spans)]
-            self.keep[id(module)] = [(key[:, :, cut].detach(), value[:, :, cut].detach()) for cut in cuts]
         for span in self.spans:
             prompt = next(known) if self.on is not None else (next(keys), next(values))
             if self.on is None and len(span.completions) < 2:
@@ -159,28 +165,8 @@ class Layout:
         """Return the blocks of every piece, for layers with this window."""
         key = (window, sdpa, like.dtype)
         if key not in self.blocks:
-            self.blocks[key] = [_blocks(offset, length, window, sdpa, like) for offset, length in self.pieces]
+            self.blocks[key] = [piecewise.cut(offset, length, window, sdpa, like) for offset, length in self.pieces]
         return self.blocks[key]
-
-
-def _blocks(offset: int, length: int, window: int | None, sdpa: bool, like: Tensor) -> list[Block]:
-    """Cut a piece: a masked product computes what it hides, the less the shorter its blocks."""
-    end = offset + length
-    seen = window is None or window >= end
-    if sdpa and seen and not offset:
-        return [Block((0, length), (0, length), None)]
-    number = -(-length // BLOCK[like.device.type == "cpu"])
-    cuts = [length * k // number for k in range(number + 1)]
-    found = []
-    for start, stop in itertools.pairwise(cuts):
-        keys = (0 if seen else max(0, offset + start - window + 1), offset + stop)
-        query = torch.arange(offset + start, offset + stop, device=like.device)[:, None]
-        distance = query - torch.arange(*keys, device=like.device)
-        hidden = distance < 0 if seen else (distance < 0) | (distance >= window)
-        # Additive, never boolean: eager attention would add a boolean mask as ones
-        mask = like.new_zeros(hidden.shape).masked_fill_(hidden, torch.finfo(like.dtype).min)[None, None]
-        found.append(Block((start, stop), keys, mask))
-    return found
 
 
 _active: ContextVar[Layout | None] = ContextVar("alignlab_layout", default=None)
@@ -301,6 +287,9 @@ def rectangles(
         raise NotShared(f"its attention runs {name}")
     kwargs.pop("is_causal", None)
     blocks = layout.blocks_of(_window(module), name == "sdpa", query)
+    layout.remember(module, key, value)
+    if name == "sdpa" and piecewise.able(query, key, value, kwargs.get("dropout", 0.0)):
+        return piecewise.attend(query, key, value, layout.placed(module, blocks), kwargs.get("scaling")), None
     outputs: list[Tensor] = []
     pieces = zip(layout.pieces, layout.keys_of(module, key, value), blocks, query.split(layout.sizes, 2))
     for (offset, length), kv, todo, q in pieces:

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
-from alignlab.engine import attention, routed, work
+from alignlab.engine import attention, piecewise, routed, work
 from alignlab.engine.agreement import agreed, agreeing, few, sharing_of
 from alignlab.engine.hardware import keep_freed_memory
 from alignlab.engine.heads import asked, pad_id_of, scalar_head, valued, values_at
@@ -26,8 +26,11 @@ from alignlab.engine.plan import PlannedRow, plan
 
 
 def row_size_in_tokens(device: torch.device) -> int:
-    """Tokens per row of shared prompts; there is no padding, so a short row on a CPU costs nothing but calls."""
-    return 2048 if device.type == "cpu" else 65536
+    """Tokens per row of shared prompts; there is no padding, so a short row on a CPU costs nothing but calls.
+
+    With gradient all rows are kept at once, and each of them writes the gradients of all weights.
+    """
+    return 2048 if device.type == "cpu" and not torch.is_grad_enabled() else 65536
 
 
 RECOMPUTED = "its activations are recomputed by a checkpoint without context_fn=attention.again"
@@ -211,7 +214,7 @@ def _row_values(
     copy = torch.arange(copies, device=device).repeat_interleave(len(heads))
     place, n, t = torch.tensor(row.scored, device=device, dtype=torch.long).reshape(-1, 3).T
     named = {"adapter_names": list(adapters)} if adapters else {}
-    pairs = work.done_for(row.spans, attention.BLOCK[device.type == "cpu"], alone=on is not None)
+    pairs = work.done_for(row.spans, piecewise.BLOCK[device.type == "cpu"], alone=on is not None)
     work.note(copies * len(row.ids), copies * len(row.heads), copies * pairs)
     with attention.sharing(module, row.spans, keep=keep, on=on):
         positions = torch.tensor([row.positions], device=device).expand(copies, -1)

@@ -132,20 +132,33 @@ def _longest(example: Example) -> int:
     return max((len(example.prompt_of(k)) + len(ids) for k, ids in enumerate(example.completions)), default=0)
 
 
+def _nodes(example: Example) -> int:
+    """Return the tokens a model reads for an example where prompts are shared."""
+    prompts = {tuple(example.prompt_of(k)) for k in range(len(example.completions))}
+    return sum(map(len, prompts)) + sum(map(len, example.completions))
+
+
 def micro_batches(
-    items: Sequence[int], examples: Sequence[Example], per_device: int, rank: int, ranks: int
+    items: Sequence[int], examples: Sequence[Example], per_device: int, rank: int, ranks: int, *, even: bool = False
 ) -> list[tuple[tuple[int, ...], bool]]:
-    """Cut one step's items into this rank's micro-batches of similar length.
+    """Cut one step's items into this rank's micro-batches.
+
+    They are of similar length, for the least padding; or `even`, where nothing is padded: of as many tokens each, for
+    the least memory.
 
     Returns:
         (indices, counts) per micro-batch: as many on every rank, because ranks must meet in each backward pass. Where
         the items do not go round, `counts` is False for a repeated batch that must add nothing.
     """
-    ordered = sorted(items, key=lambda i: (-_longest(examples[i]), i))
-    chunks = [tuple(ordered[k : k + per_device]) for k in range(0, len(ordered), per_device)]
+    size = {i: (_nodes if even else _longest)(examples[i]) for i in items}
+    chunks: list[list[int]] = [[] for _ in range(0, len(items), per_device)]
+    for place, i in enumerate(sorted(items, key=lambda i: (-size[i], i))):
+        # the largest first: each to the next one, or to where there is least yet
+        room = [chunk for chunk in chunks if len(chunk) < per_device]
+        (min(room, key=lambda chunk: sum(map(size.get, chunk))) if even else chunks[place // per_device]).append(i)
     rounds = -(-len(chunks) // ranks)
-    mine = [(chunks[k], True) for k in range(rank, len(chunks), ranks)]
-    return mine + [(chunks[-1][:1], False)] * (rounds - len(mine))
+    mine = [(tuple(chunks[k]), True) for k in range(rank, len(chunks), ranks)]
+    return mine + [(tuple(chunks[-1][:1]), False)] * (rounds - len(mine))
 
 
 Values = dict[int, Tensor]

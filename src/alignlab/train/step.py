@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from alignlab.core.reduce import share, totals
 from alignlab.core.types import Groups, Term
-from alignlab.engine import work
+from alignlab.engine import attention, work
 from alignlab.engine.encode import Example
 from alignlab.engine.load import LanguageModel
 from alignlab.train import batches, contexts
@@ -57,9 +57,14 @@ class Stepper:
 
     def parts(self, items: Iterable[int], examples: Sequence[Example], reference: batches.Values) -> list[Part]:
         """Return this rank's micro-batches of a step."""
-        rank = self._accelerator.process_index
-        cut = batches.micro_batches(list(items), examples, self._per_device, rank, self.ranks)
+        cut = self._cut(list(items), examples)
         return [(batches.batch_of(indices, examples, reference, self._pad), counts) for indices, counts in cut]
+
+    def _cut(self, items: Sequence[int], examples: Sequence[Example]) -> list[tuple[tuple[int, ...], bool]]:
+        rank = self._accelerator.process_index
+        # by the model's class alone, so that a run that is resumed cuts as it did
+        even = attention.refusal(self._module) is None
+        return batches.micro_batches(items, examples, self._per_device, rank, self.ranks, even=even)
 
     def all_parts(
         self, items: Sequence[int], rows: Rows, reference: batches.Values
@@ -69,8 +74,7 @@ class Stepper:
         if lent is None:
             return self.parts(items, rows.examples, reference), None
         if self._one_part(len(items)):
-            rank = self._accelerator.process_index
-            ((mine, counts),) = batches.micro_batches(items, rows.examples, self._per_device, rank, self.ranks)
+            ((mine, counts),) = self._cut(items, rows.examples)
             together = rows.beside(mine, lent)
             return [(batches.batch_of(together, rows.examples, reference, self._pad), counts)], None
         return self.parts(items, rows.examples, reference), self.parts(lent, rows.examples, reference)

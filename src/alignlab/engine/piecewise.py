@@ -1,0 +1,157 @@
+"""Attention over the pieces of a row as one node of the graph, on processors.
+
+PyTorch's kernel is called for each piece, forwards and backwards, as it is by `scaled_dot_product_attention`; what is
+saved is what surrounds it. Autograd would keep every piece's output beside the row of them, and the keys of a prompt
+once more for each completion that reads them; here queries, keys, values and output are kept once, and the gradients
+of a piece are written where they belong.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+BLOCK = {True: 128, False: 1024}
+"""most queries of a masked product, on a CPU and on a GPU, where every call counts"""
+
+
+class Block(NamedTuple):
+    """Some queries of a piece, and the keys that they see."""
+
+    queries: tuple[int, int]
+    keys: tuple[int, int]
+    mask: Tensor | None
+    """additive [1, 1, queries, keys]; None where SDPA's own causal mask will do"""
+
+
+class Piece(NamedTuple):
+    """Queries that lie together in a row; their keys are a prompt's, if there is one before them, and their own."""
+
+    queries: tuple[int, int]
+    prompt: tuple[int, int]
+    """place of the prompt in the row; empty where the piece begins with it, or where it was read before"""
+    before: tuple[Tensor, Tensor] | None
+    """keys and values [B, key heads, P, d] of a prompt that was read before, without gradient"""
+    blocks: Sequence[Block]
+
+
+def cut(offset: int, length: int, window: int | None, sdpa: bool, like: Tensor) -> list[Block]:
+    """Cut a piece whose first query is at `offset`: a masked product computes what it hides, the less the shorter."""
+    end = offset + length
+    seen = window is None or window >= end
+    if sdpa and seen and not offset:
+        return [Block((0, length), (0, length), None)]
+    number = -(-length // BLOCK[like.device.type == "cpu"])
+    cuts = [length * k // number for k in range(number + 1)]
+    found = []
+    for start, stop in itertools.pairwise(cuts):
+        keys = (0 if seen else max(0, offset + start - window + 1), offset + stop)
+        query = torch.arange(offset + start, offset + stop, device=like.device)[:, None]
+        distance = query - torch.arange(*keys, device=like.device)
+        hidden = distance < 0 if seen else (distance < 0) | (distance >= window)
+        # Additive, never boolean: eager attention would add a boolean mask as ones
+        mask = like.new_zeros(hidden.shape).masked_fill_(hidden, torch.finfo(like.dtype).min)[None, None]
+        found.append(Block((start, stop), keys, mask))
+    return found
+
+
+def able(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bool:
+    """Whether the kernel takes these."""
+    alike = query.shape[-1] == key.shape[-1] == value.shape[-1]
+    return alike and query.device.type == "cpu" and query.dtype in FLOATS and not dropout
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], scale: float | None) -> Tensor:
+    """Attend piece by piece, in autocast's dtype where that is on.
+
+    Args:
+        query: [B, heads, S, d].
+        key: [B, key heads, S, d].
+        value: [B, key heads, S, d].
+        pieces: cover the row, in order.
+        scale: of the scores; None for 1 / sqrt(d).
+
+    Returns:
+        Attention output [B, S, heads, d].
+    """
+    if torch.is_autocast_enabled("cpu") and query.dtype != torch.float64:
+        query, key, value = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (query, key, value))
+    found: Tensor = _Pieces.apply(query, key, value, pieces, scale)
+    return found
+
+
+class _Pieces(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], scale: float | None
+    ) -> Tensor:
+        out = query.new_empty(query.shape[0], query.shape[2], query.shape[1], query.shape[3])
+        sums = []
+        for piece in pieces:
+            keys, values = _seen(key, piece, 0), _seen(value, piece, 1)
+            for places, seen, block in _blocks(piece):
+                found, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                    query[:, :, places], keys[:, :, seen], values[:, :, seen], 0.0, block.mask is None,
+                    attn_mask=block.mask, scale=scale,
+                )  # fmt: skip
+                out[:, places] = found.transpose(1, 2)
+                sums.append(total)
+        ctx.pieces, ctx.scale = pieces, scale
+        ctx.save_for_backward(query, key, value, out, *sums)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, out, *sums = ctx.saved_tensors
+        # every query, and every key as one of its own piece, is written once before anything is added to it
+        for_query, for_key, for_value = (torch.empty_like(tensor) for tensor in (query, key, value))
+        totals = iter(sums)
+        for piece in ctx.pieces:
+            keys, values = _seen(key, piece, 0), _seen(value, piece, 1)
+            whole: tuple[Tensor, Tensor] | None = None
+            for places, seen, block in _blocks(piece):
+                part, *both = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                    gradient[:, places].transpose(1, 2), query[:, :, places], keys[:, :, seen], values[:, :, seen],
+                    out[:, places].transpose(1, 2), next(totals), 0.0, block.mask is None,
+                    attn_mask=block.mask, scale=ctx.scale,
+                )  # fmt: skip
+                for_query[:, :, places] = part
+                if len(piece.blocks) == 1 and block.keys == (0, keys.shape[2]):
+                    whole = both[0], both[1]
+                    continue
+                whole = whole or (torch.zeros_like(keys), torch.zeros_like(values))
+                for sum_, more in zip(whole, both):
+                    sum_[:, :, seen] += more
+            if whole is not None:
+                _give(for_key, piece, whole[0])
+                _give(for_value, piece, whole[1])
+        return for_query, for_key, for_value, None, None
+
+
+def _blocks(piece: Piece) -> Iterator[tuple[slice, slice, Block]]:
+    """Yield the place in the row of each block's queries, that of its keys among the piece's, and the block."""
+    for block in piece.blocks:
+        yield slice(*(piece.queries[0] + place for place in block.queries)), slice(*block.keys), block
+
+
+def _seen(tensor: Tensor, piece: Piece, which: int) -> Tensor:
+    """Return the keys, or the values, that a piece sees."""
+    own = tensor[:, :, slice(*piece.queries)]
+    if piece.before is not None:
+        return torch.cat((piece.before[which], own), 2)
+    return torch.cat((tensor[:, :, slice(*piece.prompt)], own), 2) if piece.prompt[0] < piece.prompt[1] else own
+
+
+def _give(row: Tensor, piece: Piece, gradient: Tensor) -> None:
+    """Write the gradient of a piece's keys or values to the row, and add its prompt's part."""
+    start, stop = piece.prompt
+    own = piece.queries[1] - piece.queries[0]
+    row[:, :, slice(*piece.queries)] = gradient[:, :, -own:]
+    if start < stop:
+        row[:, :, start:stop] += gradient[:, :, :-own]
