@@ -22,8 +22,7 @@ def inputs(rows=1, dtype=torch.float64, spans=SPANS):
 
 
 def pieces(like, window=None, spans=SPANS):
-    layout = Layout(spans, ())
-    return layout.placed(torch.nn.Identity(), layout.blocks_of(window, True, like))
+    return Layout(spans, ()).placed(torch.nn.Identity(), window, like)
 
 
 def visible(window, spans=SPANS):
@@ -75,7 +74,7 @@ def test_what_was_read_before_stands_in_front():
     layout = Layout(later, (), on={id(module): kept})
     some = [tensor[:, :, rows] for tensor in given]
     with torch.no_grad():
-        found = piecewise.attend(*some, layout.placed(module, layout.blocks_of(None, True, some[0])), None)
+        found = piecewise.attend(*some, layout.placed(module, None, some[0]), None)
     torch.testing.assert_close(found, whole[:, rows], atol=1e-12, rtol=0)
 
 

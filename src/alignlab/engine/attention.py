@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from alignlab.engine import piecewise
-from alignlab.engine.piecewise import Block, Piece
+from alignlab.engine.folded import folds
+from alignlab.engine.piecewise import Block, Piece, unhidden
 from alignlab.engine.plan import Span
 
 NAME = "alignlab_rectangles"
@@ -136,15 +137,19 @@ class Layout:
             cuts = [slice(start, start + span.prompt) for start, span in zip(starts, self.spans)]
             self.keep[id(module)] = [(key[:, :, cut].detach(), value[:, :, cut].detach()) for cut in cuts]
 
-    def placed(self, module: nn.Module, blocks: Sequence[list[Block]]) -> list[Piece]:
-        """Return the pieces with their places in the row, and what was kept of their prompts."""
-        found, todo, start = [], iter(zip(self.sizes, blocks)), 0
+    def placed(self, module: nn.Module, window: int | None, like: Tensor, shared: int = 0) -> list[Piece]:
+        """Return the pieces with their places in the row, and what was kept of their prompts.
+
+        `shared`: query heads to a key head, where pieces may be folded.
+        """
+        found, todo, start = [], iter(zip(self.pieces, self.blocks_of(window, True, like))), 0
         for k, span in enumerate(self.spans):
             before = None if self.on is None else self.on[id(module)][k]
             prompt = (start, start + (0 if before else span.prompt))
             for n in range(len(span.completions) if before else max(1, len(span.completions))):
-                length, cuts = next(todo)
-                found.append(Piece((start, start + length), prompt if n else (0, 0), before, cuts))
+                (offset, length), blocks = next(todo)
+                fold = bool(shared) and unhidden(offset, length, window) and folds(shared, offset, length)
+                found.append(Piece((start, start + length), prompt if n else (0, 0), before, blocks, fold))
                 start += length
         return found
 
@@ -286,10 +291,12 @@ def rectangles(
     else:
         raise NotShared(f"its attention runs {name}")
     kwargs.pop("is_causal", None)
-    blocks = layout.blocks_of(_window(module), name == "sdpa", query)
     layout.remember(module, key, value)
+    window = _window(module)
     if name == "sdpa" and piecewise.able(query, key, value, kwargs.get("dropout", 0.0)):
-        return piecewise.attend(query, key, value, layout.placed(module, blocks), kwargs.get("scaling")), None
+        pieces = layout.placed(module, window, query, piecewise.shared_heads(query, key))
+        return piecewise.attend(query, key, value, pieces, kwargs.get("scaling")), None
+    blocks = layout.blocks_of(window, name == "sdpa", query)
     outputs: list[Tensor] = []
     pieces = zip(layout.pieces, layout.keys_of(module, key, value), blocks, query.split(layout.sizes, 2))
     for (offset, length), kv, todo, q in pieces:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from alignlab.engine import folded
+
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -38,12 +40,18 @@ class Piece(NamedTuple):
     before: tuple[Tensor, Tensor] | None
     """keys and values [B, key heads, P, d] of a prompt that was read before, without gradient"""
     blocks: Sequence[Block]
+    folded: bool = False
+    """computed by `folded`"""
+
+
+def unhidden(offset: int, length: int, window: int | None) -> bool:
+    """Whether a window hides nothing of a piece whose first query is at `offset`."""
+    return window is None or window >= offset + length
 
 
 def cut(offset: int, length: int, window: int | None, sdpa: bool, like: Tensor) -> list[Block]:
     """Cut a piece whose first query is at `offset`: a masked product computes what it hides, the less the shorter."""
-    end = offset + length
-    seen = window is None or window >= end
+    seen = unhidden(offset, length, window)
     if sdpa and seen and not offset:
         return [Block((0, length), (0, length), None)]
     number = -(-length // BLOCK[like.device.type == "cpu"])
@@ -66,6 +74,12 @@ def able(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bool:
     return alike and query.device.type == "cpu" and query.dtype in FLOATS and not dropout
 
 
+def shared_heads(query: Tensor, key: Tensor) -> int:
+    """Return the query heads to a key head where `folded` may compute pieces; 0 where it may not."""
+    fits = query.dtype == torch.float32 and len(query) == 1 and not torch.is_autocast_enabled("cpu")
+    return query.shape[1] // key.shape[1] if fits else 0
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], scale: float | None) -> Tensor:
     """Attend piece by piece, in autocast's dtype where that is on.
 
@@ -81,19 +95,22 @@ def attend(query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], s
     """
     if torch.is_autocast_enabled("cpu") and query.dtype != torch.float64:
         query, key, value = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (query, key, value))
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     found: Tensor = _Pieces.apply(query, key, value, pieces, scale)
     return found
 
 
 class _Pieces(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], scale: float | None
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], scale: float) -> Tensor:
         out = query.new_empty(query.shape[0], query.shape[2], query.shape[1], query.shape[3])
         sums = []
         for piece in pieces:
             keys, values = _seen(key, piece, 0), _seen(value, piece, 1)
+            if piece.folded:
+                mine = slice(*piece.queries)
+                folded.forward(query[0, :, mine], keys[0], values[0], out[0, mine], scale)
+                continue
             for places, seen, block in _blocks(piece):
                 found, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                     query[:, :, places], keys[:, :, seen], values[:, :, seen], 0.0, block.mask is None,
@@ -115,6 +132,14 @@ class _Pieces(torch.autograd.Function):
         for piece in ctx.pieces:
             keys, values = _seen(key, piece, 0), _seen(value, piece, 1)
             whole: tuple[Tensor, Tensor] | None = None
+            if piece.folded:
+                mine = slice(*piece.queries)
+                each = folded.backward(
+                    gradient[0, mine], query[0, :, mine], keys[0], values[0], for_query[0, :, mine], ctx.scale
+                )
+                _give(for_key, piece, each[0][None])
+                _give(for_value, piece, each[1][None])
+                continue
             for places, seen, block in _blocks(piece):
                 part, *both = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                     gradient[:, places].transpose(1, 2), query[:, :, places], keys[:, :, seen], values[:, :, seen],

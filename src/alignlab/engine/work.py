@@ -11,6 +11,7 @@ and sliding windows compute less than this says, on both sides of the ratio.
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 from alignlab.core.types import Groups
-from alignlab.engine import attention, routed
+from alignlab.engine import attention, folded, routed
 from alignlab.engine.heads import asked, pad_id_of, scalar_head
 from alignlab.engine.plan import Span, attention_pairs, plan
 
@@ -67,18 +68,26 @@ def measured(looking: Work | None = None) -> Iterator[Work]:
         _open.reset(token)
 
 
-def done_for(spans: Sequence[Span], block: int, *, alone: bool = False) -> float:
+def done_for(spans: Sequence[Span], block: int, *, alone: bool = False, shared: int = 0) -> float:
     """Return the products of attention over shared spans: causal squares, then rectangles in blocks of queries.
 
-    `alone`: completions are read on prompts that were read before.
+    `alone`: completions are read on prompts that were read before. `shared`: query heads to a key head, where pieces
+    may be folded, which has blocks of its own.
     """
+
+    def products(offset: int, length: int) -> float:
+        if shared and folded.folds(shared, offset, length):
+            return folded.pairs(offset, length)
+        if not offset:
+            return float(length**2)
+        number = -(-length // block)
+        cuts = itertools.pairwise(length * k // number for k in range(number + 1))
+        return sum(2.0 * (stop - start) * (offset + stop) for start, stop in cuts)
+
     pairs = 0.0
     for span in spans:
-        pairs += 0 if alone else (span.prompt + sum(span.completions[:1])) ** 2
-        for length in span.completions[0 if alone else 1 :]:
-            number = -(-length // block)
-            cuts = [length * k // number for k in range(number + 1)]
-            pairs += sum(2 * (stop - start) * (span.prompt + stop) for start, stop in zip(cuts, cuts[1:]))
+        pairs += 0 if alone else products(0, span.prompt + sum(span.completions[:1]))
+        pairs += sum(products(span.prompt, length) for length in span.completions[0 if alone else 1 :])
     return pairs
 
 
