@@ -4,8 +4,9 @@ Models stay as they are. A function is registered with transformers' `AttentionI
 config names it, so that no mask is built and every attention layer hands its queries, keys and values here. They are
 cut along the row, and the attention that the model had before (SDPA or its own eager function, with its soft-capping,
 sinks or scaling) is applied to each piece: prompt and first completion on themselves, each further completion on prompt
-and itself. Windows count positions within a sequence, not places in the row. A row may leave the keys and values of its
-prompts to a row of completions alone that is read after it.
+and itself. On a processor SDPA's pieces are one node of the graph (`piecewise`). Windows count positions within a
+sequence, not places in the row. A row may leave the keys and values of its prompts to a row of completions alone that
+is read after it.
 """
 
 import contextlib

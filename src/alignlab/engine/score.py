@@ -114,9 +114,9 @@ def score_adapters(
     device = next(module.parameters()).device
     groups = replace(groups, mask=groups.mask.to(device))
     at = None if at is None else at.to(device)
-    rows = _rows(groups, _prompts(groups, None), max(1, row_size_in_tokens(device) // len(adapters)))
-    check_length(module, max((row.longest + 1 for row in rows), default=0))
     with torch.no_grad(), evaluating(module):
+        rows = _rows(groups, _prompts(groups, None), max(1, row_size_in_tokens(device) // len(adapters)))
+        check_length(module, max((row.longest + 1 for row in rows), default=0))
         parts = [_row_values(module, row, at, device, adapters) for row in rows]
     places = _places(rows, device)
     return [placed([part[k] for part in parts], groups.mask, at, places) for k in range(len(adapters))]
@@ -238,5 +238,7 @@ def _shared_heads(module: nn.Module) -> int:
     on_cpu = next(module.parameters()).device.type == "cpu"
     if not on_cpu or config._attn_implementation != "sdpa" or computes_in(module) != torch.float32:
         return 0
-    heads: int = config.num_attention_heads
-    return heads // (getattr(config, "num_key_value_heads", None) or heads)
+    heads = getattr(config, "num_attention_heads", None)
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    # some models have other numbers in every layer
+    return heads // key_heads if isinstance(heads, int) and isinstance(key_heads, int) else 0
