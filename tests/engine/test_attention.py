@@ -438,3 +438,14 @@ def test_groups_may_lie_anywhere():
         torch.testing.assert_close(
             score(module, turned, share=True).logp, score(module, groups, share=True).logp[order], atol=1e-5, rtol=0
         )
+
+
+def test_what_sdpa_refuses_is_not_left_out_in_silence():
+    """A soft-cap that SDPA cannot compute is an error, as it is under transformers alone."""
+    module, groups = make("llama"), collate(some(), 0)
+    layer = module.model.layers[0].self_attn
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="softcap"), attention.sharing(module, (Span(4, (2,)),)):
+        q, k = torch.randn(1, 4, 6, 12), torch.randn(1, 2, 6, 12)
+        attention.rectangles(layer, q, k, k, None, softcap=20.0)
+    assert (score(module, groups).logp[groups.mask] < 0).all()

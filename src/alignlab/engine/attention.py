@@ -294,7 +294,8 @@ def rectangles(
     kwargs.pop("is_causal", None)
     layout.remember(module, key, value)
     window = _window(module)
-    if name == "sdpa" and piecewise.able(query, key, value, kwargs.get("dropout", 0.0)):
+    usual = name == "sdpa" and kwargs.get("softcap") is None  # SDPA has none, and says so
+    if usual and piecewise.able(query, key, value, kwargs.get("dropout", 0.0)):
         pieces = layout.placed(module, window, query, piecewise.shared_heads(query, key))
         return piecewise.attend(query, key, value, pieces, kwargs.get("scaling")), None
     blocks = layout.blocks_of(window, name == "sdpa", query)
