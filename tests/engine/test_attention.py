@@ -445,7 +445,7 @@ def test_what_sdpa_refuses_is_not_left_out_in_silence():
     module, groups = make("llama"), collate(some(), 0)
     layer = module.model.layers[0].self_attn
     torch.manual_seed(0)
+    q, k = torch.randn(1, 4, 6, 12), torch.randn(1, 2, 6, 12)
     with pytest.raises(ValueError, match="softcap"), attention.sharing(module, (Span(4, (2,)),)):
-        q, k = torch.randn(1, 4, 6, 12), torch.randn(1, 2, 6, 12)
         attention.rectangles(layer, q, k, k, None, softcap=20.0)
     assert (score(module, groups).logp[groups.mask] < 0).all()
