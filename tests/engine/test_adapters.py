@@ -1,8 +1,11 @@
 """Several adapters on one module are held against the same adapters loaded one by one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from alignlab.engine import score as score_module
 from alignlab.engine.adapters import Switched, load_all, score_all
 from alignlab.engine.divergence import groups_of, log_probabilities
 from alignlab.engine.load import LoadError, Lora, load, save
@@ -114,6 +117,27 @@ def test_one_batch_for_adapters_of_one_base(folders, monkeypatch):
         for name in ("logp", "top_logp", "rest"):
             assert torch.allclose(getattr(found, name), getattr(expected, name), atol=1e-5)
     assert (alone[0].logp - alone[2].logp).abs().max() > 0.1
+
+
+def test_rows_of_several_adapters_hold_their_copies(folders, monkeypatch):
+    """They are scored without gradient, whatever the caller's mode: 2,048 tokens in all copies of a row together."""
+    models, seen = load_all([folders / "two", folders / "one"]), []
+    groups = groups_of([3] * 200, [[30 + k] * 9 for k in range(20)])
+    real = score_module._row_values
+
+    def row_values(module, row, at, device, adapters):
+        seen.append(len(row.ids) * len(adapters))
+        return real(module, row, at, device, adapters)
+
+    monkeypatch.setattr(score_module, "_row_values", row_values)
+    many = replace(
+        groups, prompt_ids=groups.prompt_ids.repeat(20, 1) + torch.arange(20)[:, None],
+        prompt_mask=groups.prompt_mask.repeat(20, 1), group=torch.arange(20),
+    )  # fmt: skip
+    assert torch.is_grad_enabled()
+    score_all(models, many)
+    assert sum(seen) == 2 * 20 * 208
+    assert max(seen) <= 2048
 
 
 def test_adapters_beside_their_base(folders):

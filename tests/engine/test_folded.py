@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import tiny_models
 from alignlab.core.types import Groups
-from alignlab.engine import folded, piecewise, products, work
+from alignlab.engine import folded, piecewise, work
 from alignlab.engine.attention import Layout
 from alignlab.engine.plan import Span
 from alignlab.engine.score import score
@@ -20,7 +20,7 @@ def everything(monkeypatch):
     monkeypatch.setattr(folded, "LEAST", 1)
     monkeypatch.setattr(folded, "BLOCK", 4)
     monkeypatch.setattr(folded, "GRAIN", 2)
-    monkeypatch.setattr(products, "preferred", lambda: True)
+    monkeypatch.setattr(folded, "preferred", lambda: True)
 
 
 def inputs(n, m, heads=6, key_heads=2, d=8):
@@ -61,9 +61,8 @@ def test_a_row_of_folded_pieces(everything, window, monkeypatch):
     whole = given()
 
     def both():
-        pieces = Layout(SPANS, ()).placed(
-            torch.nn.Identity(), window, whole[0], piecewise.shared_heads(whole[0], whole[1])
-        )
+        layout = Layout(SPANS, (), shared=piecewise.shared_heads(*whole[:2]))
+        pieces = layout.placed(torch.nn.Identity(), window, whole[0])
         found = piecewise.attend(*whole, pieces, None)
         return [piece.folded for piece in pieces], found, torch.autograd.grad((found * found).sum(), whole)
 
@@ -79,15 +78,16 @@ def test_a_row_of_folded_pieces(everything, window, monkeypatch):
 
 
 def test_what_is_not_folded(monkeypatch):
-    monkeypatch.setattr(products, "preferred", lambda: True)
+    monkeypatch.setattr(folded, "preferred", lambda: True)
     assert folded.folds(3, 0, 300)
     assert not folded.folds(3, 0, 150)
     assert not folded.folds(1, 0, 300)
+    assert not folded.folds(0, 0, 10**6)
     assert folded.folds(3, 1000, 30)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     assert not folded.folds(3, 0, 300)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(products, "preferred", lambda: False)
+    monkeypatch.setattr(folded, "preferred", lambda: False)
     assert not folded.folds(3, 0, 300)
     one, two, exact = given(), given(rows=2), given(dtype=torch.float64)
     assert [piecewise.shared_heads(*some[:2]) for some in (one, two, exact)] == [3, 0, 0]

@@ -111,6 +111,8 @@ class Layout:
     on: Kept | None = None
     """the row holds completions alone, and these are their prompts"""
     calls: int = 0
+    shared: int = 0
+    """query heads to a key head, where pieces may be folded"""
     inner: dict[int, str] = field(default_factory=dict)
     """id of a config -> the attention it named before"""
     blocks: dict[Any, list[list[Block]]] = field(default_factory=dict)
@@ -138,18 +140,15 @@ class Layout:
             cuts = [slice(start, start + span.prompt) for start, span in zip(starts, self.spans)]
             self.keep[id(module)] = [(key[:, :, cut].detach(), value[:, :, cut].detach()) for cut in cuts]
 
-    def placed(self, module: nn.Module, window: int | None, like: Tensor, shared: int = 0) -> list[Piece]:
-        """Return the pieces with their places in the row, and what was kept of their prompts.
-
-        `shared`: query heads to a key head, where pieces may be folded.
-        """
+    def placed(self, module: nn.Module, window: int | None, like: Tensor) -> list[Piece]:
+        """Return the pieces with their places in the row, and what was kept of their prompts."""
         found, todo, start = [], iter(zip(self.pieces, self.blocks_of(window, True, like))), 0
         for k, span in enumerate(self.spans):
             before = None if self.on is None else self.on[id(module)][k]
             prompt = (start, start + (0 if before else span.prompt))
             for n in range(len(span.completions) if before else max(1, len(span.completions))):
                 (offset, length), blocks = next(todo)
-                fold = bool(shared) and unhidden(offset, length, window) and folds(shared, offset, length)
+                fold = unhidden(offset, length, window) and folds(self.shared, offset, length)
                 found.append(Piece((start, start + length), prompt if n else (0, 0), before, blocks, fold))
                 start += length
         return found
@@ -296,7 +295,8 @@ def rectangles(
     window = _window(module)
     usual = name == "sdpa" and kwargs.get("softcap") is None  # SDPA has none, and says so
     if usual and piecewise.able(query, key, value, kwargs.get("dropout", 0.0)):
-        pieces = layout.placed(module, window, query, piecewise.shared_heads(query, key))
+        layout.shared = piecewise.shared_heads(query, key)
+        pieces = layout.placed(module, window, query)
         return piecewise.attend(query, key, value, pieces, kwargs.get("scaling")), None
     blocks = layout.blocks_of(window, name == "sdpa", query)
     outputs: list[Tensor] = []

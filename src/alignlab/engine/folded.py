@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from alignlab.engine import products
+from alignlab.engine.products import preferred, product
 
 BLOCK = 128
 """queries of a block, times the heads that share a key head: rows of a product"""
@@ -27,9 +27,9 @@ THREADS = 4
 
 
 def folds(heads: int, offset: int, length: int) -> bool:
-    """Whether a piece is computed here: `heads` to a key head, and queries that see `offset` keys and their own."""
+    """Whether a piece is computed here: `heads` to a key head, queries that see `offset` keys and their own."""
     seen = length * offset + length * (length + 1) // 2
-    return heads * seen >= LEAST and torch.get_num_threads() <= THREADS and products.preferred()
+    return heads * seen >= LEAST and torch.get_num_threads() <= THREADS and preferred()
 
 
 def pairs(offset: int, length: int) -> float:
@@ -62,7 +62,7 @@ def forward(query: Tensor, key: Tensor, value: Tensor, out: Tensor, scale: float
     for h, (q, k, v) in enumerate(_heads(query, key, value, scale)):
         for start, stop, rows, seen in _blocks(offset, query.shape[1]):
             p = _probabilities(q[shared * start : shared * (start + rows)], k[:seen], offset + start, shared)
-            parts[start:stop, h] = _product(p, v[:seen].t()).view(rows, shared, -1)[: stop - start]
+            parts[start:stop, h] = product(p, v[:seen].t()).view(rows, shared, -1)[: stop - start]
 
 
 def backward(
@@ -87,11 +87,11 @@ def backward(
         for start, stop, rows, seen in _blocks(offset, query.shape[1]):
             mine = slice(shared * start, shared * (start + rows))
             p = _probabilities(q[mine], k[:seen], offset + start, shared)
-            for_value[h, :, :seen] += _product(g[mine].t(), p.t())
-            s = torch._softmax_backward_data(_product(g[mine], v[:seen]), p, -1, p.dtype)
-            found = _product(s, k[:seen].t()).view(rows, shared, -1)[: stop - start]
+            for_value[h, :, :seen] += product(g[mine].t(), p.t())
+            s = torch._softmax_backward_data(product(g[mine], v[:seen]), p, -1, p.dtype)
+            found = product(s, k[:seen].t()).view(rows, shared, -1)[: stop - start]
             torch.mul(found.transpose(0, 1), scale, out=q_gradient[:, start:stop])
-            for_key[h, :, :seen] += _product(q[mine].t(), s.t())
+            for_key[h, :, :seen] += product(q[mine].t(), s.t())
     own = slice(key.shape[1])
     return for_key[:, :, own].transpose(1, 2), for_value[:, :, own].transpose(1, 2)
 
@@ -111,7 +111,7 @@ def _padded(rows: Tensor) -> Tensor:
 
 def _probabilities(q: Tensor, k: Tensor, first: int, shared: int) -> Tensor:
     """Return what each row of a block of queries gives to each key; the first query stands at `first`."""
-    scores = _product(q, k)
+    scores = product(q, k)
     rows = len(q) // shared
     scores.view(rows, shared, len(k))[:, :, first:].add_(_hidden(rows, len(k) - first))
     return scores.softmax(-1)
@@ -121,8 +121,3 @@ def _probabilities(q: Tensor, k: Tensor, first: int, shared: int) -> Tensor:
 def _hidden(rows: int, keys: int) -> Tensor:
     """Return [rows, 1, keys]: minus infinity where a key comes after a query."""
     return torch.full((rows, keys), -torch.inf).triu_(1)[:, None]
-
-
-def _product(x: Tensor, weight: Tensor) -> Tensor:
-    """Return x [n, k] times weight [m, k] transposed; weight may be a transposed view of whole rows."""
-    return products.onednn()(x, weight, None)

@@ -16,8 +16,6 @@ from torch import Tensor
 from alignlab.engine import folded
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
 BLOCK = {True: 128, False: 1024}
 """most queries of a masked product, on a CPU and on a GPU, where every call counts"""
 

@@ -162,7 +162,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         function, factors = (None, ()) if recipe is None else (recipe.function, recipe.factors)
         found: Tensor = _Product.apply(x, weight, bias, function, *(factor.detach() for factor in factors))
         return found
-    return onednn()(x, weight, bias)
+    return _onednn()(x, weight, bias)
 
 
 class _Product(torch.autograd.Function):
@@ -175,7 +175,7 @@ class _Product(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.function = function
         ctx.save_for_backward(weight, *(factors or (x,)))
-        return onednn()(x, weight, bias)
+        return _onednn()(x, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -187,7 +187,7 @@ class _Product(torch.autograd.Function):
             x = kept[0] if ctx.function is None else ctx.function(*kept)
             found = _summed(flat, x.reshape(-1, x.shape[-1]))
         return (
-            onednn()(gradient, weight.t(), None) if for_x else None,
+            _onednn()(gradient, weight.t(), None) if for_x else None,
             found,
             flat.sum(0) if for_bias else None,
             *(None for _ in ctx.needs_input_grad[3:]),
@@ -203,16 +203,16 @@ def _summed(a: Tensor, b: Tensor) -> Tensor:
     """
     a, b = a.contiguous(), b.contiguous()
     if a.shape[1] <= b.shape[1]:
-        return onednn()(a.t(), b.t(), None)
+        return _onednn()(a.t(), b.t(), None)
     found = a.new_empty(a.shape[1], b.shape[1])
     columns = TURNED if found.numel() >= LARGE else b.shape[1]
     for part, into in zip(b.split(columns, dim=1), found.split(columns, dim=1), strict=True):
-        into.copy_(onednn()(part.t(), a.t(), None).t())
+        into.copy_(_onednn()(part.t(), a.t(), None).t())
     return found
 
 
 @functools.cache
-def onednn() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+def _onednn() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     """Return oneDNN's linear map, and let PyTorch's counter of FLOPs see it."""
     operation = torch.ops.mkldnn._linear_pointwise
 
@@ -227,4 +227,4 @@ def onednn() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
 
 
 if preferred():
-    onednn()  # a counter that is open already when a formula is registered does not see it
+    _onednn()  # a counter that is open already when a formula is registered does not see it

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
 from alignlab.engine import attention, piecewise, routed, work
-from alignlab.engine.agreement import agreed, agreeing, computes_in, few, sharing_of
+from alignlab.engine.agreement import agreed, agreeing, few, sharing_of
 from alignlab.engine.hardware import keep_freed_memory
 from alignlab.engine.heads import asked, pad_id_of, scalar_head, valued, values_at
 from alignlab.engine.logits import log_probs, logits_at, placed
@@ -214,31 +214,22 @@ def _row_values(
     copy = torch.arange(copies, device=device).repeat_interleave(len(heads))
     place, n, t = torch.tensor(row.scored, device=device, dtype=torch.long).reshape(-1, 3).T
     named = {"adapter_names": list(adapters)} if adapters else {}
-    shared = _shared_heads(module) if copies == 1 else 0
-    pairs = work.done_for(row.spans, piecewise.BLOCK[device.type == "cpu"], alone=on is not None, shared=shared)
-    work.note(copies * len(row.ids), copies * len(row.heads), copies * pairs)
-    with attention.sharing(module, row.spans, keep=keep, on=on):
-        positions = torch.tensor([row.positions], device=device).expand(copies, -1)
+    positions = torch.tensor([row.positions], device=device).expand(copies, -1)
+    with attention.sharing(module, row.spans, keep=keep, on=on) as layout:
         if scalar_head(module) is not None:
-            values = values_at(module, ids, copy, heads, position_ids=positions)[place]
-            return [(values[:, None], torch.zeros_like(values))]
-        counts = routed.counts_of(module, row.routes)
-        logits = logits_at(module, ids, copy, heads.repeat(copies), counts=counts, position_ids=positions, **named)
+            logits = values_at(module, ids, copy, heads, position_ids=positions)
+        else:
+            counts = routed.counts_of(module, row.routes)
+            logits = logits_at(module, ids, copy, heads.repeat(copies), counts=counts, position_ids=positions, **named)
+    block = piecewise.BLOCK[device.type == "cpu"]
+    pairs = work.done_for(row.spans, block, alone=on is not None, shared=layout.shared)
+    work.note(copies * len(row.ids), copies * len(row.heads), copies * pairs)
+    if scalar_head(module) is not None:
+        values = logits[place]
+        return [(values[:, None], torch.zeros_like(values))]
     wanted = torch.tensor(row.targets, device=device)[:, None]
     if at is not None:
         wanted = torch.cat([wanted, at[n, t]], 1)
     # even one chunk would have its gradient copied
     parts = [logits] if copies == 1 else logits.chunk(copies)
     return [log_probs(part, wanted, at is not None, place) for part in parts]
-
-
-def _shared_heads(module: nn.Module) -> int:
-    """Return the query heads to a key head of a model whose attention may be folded now; 0 of others."""
-    config = attention.text_config(unwrap(module).config)
-    on_cpu = next(module.parameters()).device.type == "cpu"
-    if not on_cpu or config._attn_implementation != "sdpa" or computes_in(module) != torch.float32:
-        return 0
-    heads = getattr(config, "num_attention_heads", None)
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
-    # some models have other numbers in every layer
-    return heads // key_heads if isinstance(heads, int) and isinstance(key_heads, int) else 0

@@ -72,11 +72,11 @@ def done_for(spans: Sequence[Span], block: int, *, alone: bool = False, shared: 
     """Return the products of attention over shared spans: causal squares, then rectangles in blocks of queries.
 
     `alone`: completions are read on prompts that were read before. `shared`: query heads to a key head, where pieces
-    may be folded, which has blocks of its own.
+    may be folded, which has blocks of its own; 0 where not.
     """
 
     def products(offset: int, length: int) -> float:
-        if shared and folded.folds(shared, offset, length):
+        if folded.folds(shared, offset, length):
             return folded.pairs(offset, length)
         if not offset:
             return float(length**2)

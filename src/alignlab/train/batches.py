@@ -153,9 +153,9 @@ def micro_batches(
     size = {i: (_nodes if even else _longest)(examples[i]) for i in items}
     chunks: list[list[int]] = [[] for _ in range(0, len(items), per_device)]
     for place, i in enumerate(sorted(items, key=lambda i: (-size[i], i))):
-        # the largest first: each to the next one, or to where there is least yet
-        room = [chunk for chunk in chunks if len(chunk) < per_device]
-        (min(room, key=lambda chunk: sum(map(size.get, chunk))) if even else chunks[place // per_device]).append(i)
+        # the largest first: each to where there is least yet, or in turn
+        room = [chunk for chunk in chunks if len(chunk) < per_device] if even else [chunks[place // per_device]]
+        min(room, key=lambda chunk: sum(map(size.get, chunk))).append(i)
     rounds = -(-len(chunks) // ranks)
     mine = [(tuple(chunks[k]), True) for k in range(rank, len(chunks), ranks)]
     return mine + [(tuple(chunks[-1][:1]), False)] * (rounds - len(mine))
