@@ -121,7 +121,7 @@ def test_one_batch_for_adapters_of_one_base(folders, monkeypatch):
 
 def test_rows_of_several_adapters_hold_their_copies(folders, monkeypatch):
     """They are scored without gradient, whatever the caller's mode: 2,048 tokens in all copies of a row together."""
-    models, seen = load_all([folders / "two", folders / "one"]), []
+    module, seen = load_all([folders / "two", folders / "one"])[0].module, []
     groups = groups_of([3] * 200, [[30 + k] * 9 for k in range(20)])
     real = score_module._row_values
 
@@ -135,7 +135,7 @@ def test_rows_of_several_adapters_hold_their_copies(folders, monkeypatch):
         prompt_mask=groups.prompt_mask.repeat(20, 1), group=torch.arange(20),
     )  # fmt: skip
     assert torch.is_grad_enabled()
-    score_all(models, many)
+    score_module.score_adapters(module, many, ["default", "adapter1"])
     assert sum(seen) == 2 * 20 * 208
     assert max(seen) <= 2048
 
