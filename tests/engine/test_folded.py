@@ -30,21 +30,37 @@ def inputs(n, m, heads=6, key_heads=2, d=8):
     return [torch.randn(shape).transpose(0, 1).requires_grad_() for shape in shapes]
 
 
+@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize(("n", "m"), [(9, 9), (1, 1), (5, 14), (1, 7), (23, 23), (4, 20)])
 @pytest.mark.parametrize("key_heads", [1, 2, 6])
-def test_values_and_gradients_are_those_of_the_kernel(everything, n, m, key_heads):
+def test_values_and_gradients_are_those_of_the_kernel(everything, n, m, key_heads, keep):
+    """Of a piece in the middle of a row, whose keys stand before it elsewhere; nothing else is written."""
     query, key, value = given = inputs(n, m, key_heads=key_heads)
     hidden = torch.ones(n, m, dtype=torch.bool).triu(m - n + 1)
     repeated = [t.repeat_interleave(6 // key_heads, 0) for t in (key, value)]
     expected = sdpa(query, *repeated, attn_mask=~hidden, scale=0.3).transpose(0, 1)
-    out, for_query = torch.full_like(expected, torch.nan), torch.full_like(query, torch.nan)
-    weights = torch.randn_like(expected)
+    weights, offset, begin = torch.randn_like(expected), m - n, 3
+    around = [torch.full((heads, size, 8), 1e4) for heads in (6, key_heads) for size in (begin, 4)]
+
+    def between(tensor):
+        return torch.cat((around[0 if len(tensor) == 6 else 2], tensor, around[1 if len(tensor) == 6 else 3]), 1)
+
     with torch.no_grad():
-        folded.forward(query, key, value, out, 0.3)
-        found = (for_query, *folded.backward(weights, query, key, value, for_query, 0.3))
-    torch.testing.assert_close(out, expected, atol=2e-6, rtol=0)
+        row = folded.Row.of(*map(between, (query, key[:, offset:], value[:, offset:])), 0.3)
+        before = [list(t[:, :offset]) if offset else [] for t in (key, value)]
+        seen = [row.seen(which, begin, n, before[which - 1]) for which in (1, 2)]
+        out, for_query = torch.full((begin + n + 4, 6, 8), torch.nan), torch.full((6, begin + n + 4, 8), torch.nan)
+        kept = folded.forward(row, begin, n, *seen, offset, out, keep=keep)
+        assert bool(kept) is keep
+        gradient = folded.by_head(between(weights.transpose(0, 1)), key_heads)
+        parts = folded.backward(row, begin, n, *seen, offset, gradient, kept, for_query, 0.3)
+    own = slice(begin, begin + n)
+    torch.testing.assert_close(out[own], expected, atol=2e-6, rtol=0)
+    assert int(out.isnan().all((1, 2)).sum()) == int(for_query.isnan().all((0, 2)).sum()) == begin + 4
+    found = (for_query[:, own], *(torch.stack(part)[:, :m] for part in parts))
     for mine, other in zip(found, torch.autograd.grad(expected, given, weights), strict=True):
         torch.testing.assert_close(mine, other, atol=5e-6, rtol=0)
+    assert not any(part[:, m:].any() for both in parts for part in [torch.stack(both)])
 
 
 SPANS = (Span(30, (9, 7)), Span(5, ()), Span(2, (11,)))
@@ -56,8 +72,10 @@ def given(rows=1, dtype=torch.float32):
     return [torch.randn(rows, heads, tokens, 8, dtype=dtype, requires_grad=True) for heads in (6, 2, 2)]
 
 
+@pytest.mark.parametrize("kept", [0, 6 * 37 * 38, 1 << 20])
 @pytest.mark.parametrize("window", [None, 12])
-def test_a_row_of_folded_pieces(everything, window, monkeypatch):
+def test_a_row_of_folded_pieces(everything, window, kept, monkeypatch):
+    monkeypatch.setattr(folded, "KEPT", kept)
     whole = given()
 
     def both():
@@ -75,6 +93,32 @@ def test_a_row_of_folded_pieces(everything, window, monkeypatch):
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
     for a, b in zip(gradient, other, strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+
+
+def test_probabilities_of_short_pieces_are_kept(everything, monkeypatch):
+    """Of the four pieces (39, 7 on 30, 5 and 13 queries) those that are few enough, until the backward pass has run."""
+    whole, sizes = given(), {}
+
+    def saved():
+        sizes.clear()
+        layout = Layout(SPANS, (), shared=3)
+        pieces = layout.placed(torch.nn.Identity(), None, whole[0])
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.setdefault(id(t), t), lambda t: t):
+            piecewise.attend(*whole, pieces, None)
+        return sum(t.numel() for t in sizes.values())
+
+    monkeypatch.setattr(folded, "KEPT", 0)
+    without = saved()
+    blocks = {(0, 39): 0, (30, 7): 0, (0, 5): 0, (0, 13): 0}
+    for offset, n in blocks:
+        blocks[offset, n] = 6 * sum(rows * keys for _, _, rows, keys in folded._blocks(offset, n))
+    monkeypatch.setattr(folded, "KEPT", blocks[30, 7])
+    assert saved() - without == sum(blocks.values()) - blocks[0, 39]
+    monkeypatch.setattr(folded, "KEPT", blocks[30, 7] - 1)
+    assert saved() - without == blocks[0, 5] + blocks[0, 13]
+    with torch.no_grad():
+        sizes.clear()
+        assert saved() == 0
 
 
 def test_what_is_not_folded(monkeypatch):
@@ -105,9 +149,9 @@ def test_its_work_is_counted(everything, monkeypatch):
     )  # fmt: skip
     seen, real = [], folded.forward
 
-    def forward(query, key, *rest):
-        seen.append((query.shape[1], key.shape[1]))
-        real(query, key, *rest)
+    def forward(row, begin, n, keys, values, offset, *rest, **options):
+        seen.append((n, offset + n))
+        return real(row, begin, n, keys, values, offset, *rest, **options)
 
     monkeypatch.setattr(folded, "forward", forward)
     with torch.no_grad(), work.measured() as found:

@@ -57,11 +57,11 @@ def test_gradients_of_weights_are_laid_out_as_the_weights_whatever_is_wider(n):
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("columns", [products.TURNED - 1, products.TURNED, 2 * products.TURNED + 1])
+@pytest.mark.parametrize("columns", [products.LEAST - 1, products.LEAST, 2 * products.LEAST + 1])
 def test_gradients_of_heads_are_turned_in_parts(columns, monkeypatch):
-    monkeypatch.setattr(products, "LARGE", 1)
-    x, weight = tensors((9, columns), (3 * products.TURNED, columns))
-    upstream = torch.randn(9, 3 * products.TURNED)
+    monkeypatch.setattr(products, "MOST", 1)
+    x, weight = tensors((9, columns), (3 * products.LEAST, columns))
+    upstream = torch.randn(9, 3 * products.LEAST)
     (found,) = torch.autograd.grad(products.product(x, weight), weight, upstream)
     assert found.is_contiguous()
     torch.testing.assert_close(found.double(), upstream.double().t() @ x.detach().double(), rtol=1e-5, atol=1e-5)

@@ -103,19 +103,19 @@ class _LogProbs(torch.autograd.Function):
         one = ids[torch.searchsorted(place.contiguous(), rows).clamp(max=len(ids) - 1)]
         totals = [_logsumexp(_exact(logits[start:stop]), one[start:stop]) for start, stop, *_ in cuts]
         total = torch.cat(totals) if totals else _exact(logits).sum(-1)
-        ctx.save_for_backward(logits, total, place, ids)
+        ctx.save_for_backward(logits, place, ids)
         ctx.cuts = cuts
         return _exact(logits[place, ids]) - total[place]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        logits, total, place, ids = ctx.saved_tensors
-        mass = torch.zeros_like(total).index_add_(0, place, gradient)
+        logits, place, ids = ctx.saved_tensors
+        mass = gradient.new_zeros(len(logits)).index_add_(0, place, gradient)
         for start, stop, first, last in ctx.cuts:
             # d log p / d logits: one at the id, less the distribution
-            piece = logits[start:stop] if logits.dtype == total.dtype else _exact(logits[start:stop])
-            piece.sub_(total[start:stop, None]).exp_().mul_(-mass[start:stop, None])
+            piece = _exact(logits[start:stop])
+            torch.mul(piece.softmax(-1), -mass[start:stop, None], out=piece)
             piece.index_put_((place[first:last] - start, ids[first:last]), gradient[first:last], accumulate=True)
             if piece.dtype != logits.dtype:
                 logits[start:stop] = piece

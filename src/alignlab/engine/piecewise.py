@@ -41,6 +41,16 @@ class Piece(NamedTuple):
     folded: bool = False
     """computed by `folded`"""
 
+    @property
+    def size(self) -> int:
+        """Its queries."""
+        return self.queries[1] - self.queries[0]
+
+    @property
+    def offset(self) -> int:
+        """Keys before its own."""
+        return self.prompt[1] - self.prompt[0] if self.before is None else self.before[0].shape[2]
+
 
 def unhidden(offset: int, length: int, window: int | None) -> bool:
     """Whether a window hides nothing of a piece whose first query is at `offset`."""
@@ -102,46 +112,55 @@ class _Pieces(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], scale: float) -> Tensor:
         out = query.new_empty(query.shape[0], query.shape[2], query.shape[1], query.shape[3])
-        sums = []
+        row = _folded_row(query, key, value, pieces, scale)
+        saved: list[list[Tensor]] = []
         for piece in pieces:
-            keys, values = _seen(key, piece, 0), _seen(value, piece, 1)
+            saved.append([])
             if piece.folded:
-                mine = slice(*piece.queries)
-                folded.forward(query[0, :, mine], keys[0], values[0], out[0, mine], scale)
+                keep = any(ctx.needs_input_grad) and folded.keeps(query.shape[1], piece.offset, piece.size)
+                both = _seen_by_head(row, piece)
+                saved[-1] = folded.forward(
+                    row, piece.queries[0], piece.size, *both, piece.offset, out[0], keep=keep
+                )  # fmt: skip
                 continue
+            keys, values = _seen(key, piece, 0), _seen(value, piece, 1)
             for places, seen, block in _blocks(piece):
                 found, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                     query[:, :, places], keys[:, :, seen], values[:, :, seen], 0.0, block.mask is None,
                     attn_mask=block.mask, scale=scale,
                 )  # fmt: skip
                 out[:, places] = found.transpose(1, 2)
-                sums.append(total)
-        ctx.pieces, ctx.scale = pieces, scale
-        ctx.save_for_backward(query, key, value, out, *sums)
+                saved[-1].append(total)
+        ctx.pieces, ctx.scale, ctx.numbers = pieces, scale, list(map(len, saved))
+        ctx.save_for_backward(query, key, value, out, *itertools.chain(*saved))
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, out, *sums = ctx.saved_tensors
+        query, key, value, out, *flat = ctx.saved_tensors
+        saved = iter(flat)
         # every query, and every key as one of its own piece, is written once before anything is added to it
         for_query, for_key, for_value = (torch.empty_like(tensor) for tensor in (query, key, value))
-        totals = iter(sums)
-        for piece in ctx.pieces:
+        row = _folded_row(query, key, value, ctx.pieces, ctx.scale)
+        by_head = folded.by_head(gradient[0].transpose(0, 1), key.shape[1]) if row else ()
+        for piece, number in zip(ctx.pieces, ctx.numbers):
+            mine = list(itertools.islice(saved, number))
+            if piece.folded:
+                of_keys, of_values = folded.backward(
+                    row, piece.queries[0], piece.size, *_seen_by_head(row, piece), piece.offset,
+                    by_head, mine, for_query[0], ctx.scale,
+                )  # fmt: skip
+                for h, (of_key, of_value) in enumerate(zip(of_keys, of_values)):
+                    _give(for_key[0, h], piece, of_key)
+                    _give(for_value[0, h], piece, of_value)
+                continue
             keys, values = _seen(key, piece, 0), _seen(value, piece, 1)
             whole: tuple[Tensor, Tensor] | None = None
-            if piece.folded:
-                mine = slice(*piece.queries)
-                each = folded.backward(
-                    gradient[0, mine], query[0, :, mine], keys[0], values[0], for_query[0, :, mine], ctx.scale
-                )
-                _give(for_key, piece, each[0][None])
-                _give(for_value, piece, each[1][None])
-                continue
-            for places, seen, block in _blocks(piece):
+            for (places, seen, block), total in zip(_blocks(piece), mine, strict=True):
                 part, *both = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                     gradient[:, places].transpose(1, 2), query[:, :, places], keys[:, :, seen], values[:, :, seen],
-                    out[:, places].transpose(1, 2), next(totals), 0.0, block.mask is None,
+                    out[:, places].transpose(1, 2), total, 0.0, block.mask is None,
                     attn_mask=block.mask, scale=ctx.scale,
                 )  # fmt: skip
                 for_query[:, :, places] = part
@@ -155,6 +174,23 @@ class _Pieces(torch.autograd.Function):
                 _give(for_key, piece, whole[0])
                 _give(for_value, piece, whole[1])
         return for_query, for_key, for_value, None, None
+
+
+def _folded_row(query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], scale: float) -> folded.Row | None:
+    return folded.Row.of(query[0], key[0], value[0], scale) if any(piece.folded for piece in pieces) else None
+
+
+def _seen_by_head(row: folded.Row, piece: Piece) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the keys and the values of a folded piece, of each key head."""
+    found = []
+    for which in (1, 2):
+        before: Sequence[Tensor] = ()
+        if piece.before is not None:
+            before = piece.before[which - 1][0].unbind()
+        elif piece.offset:
+            before = [rows[slice(*piece.prompt)] for rows in row[which]]
+        found.append(row.seen(which, piece.queries[0], piece.size, before))
+    return found[0], found[1]
 
 
 def _blocks(piece: Piece) -> Iterator[tuple[slice, slice, Block]]:
@@ -172,9 +208,8 @@ def _seen(tensor: Tensor, piece: Piece, which: int) -> Tensor:
 
 
 def _give(row: Tensor, piece: Piece, gradient: Tensor) -> None:
-    """Write the gradient of a piece's keys or values to the row, and add its prompt's part."""
-    start, stop = piece.prompt
-    own = piece.queries[1] - piece.queries[0]
-    row[:, :, slice(*piece.queries)] = gradient[:, :, -own:]
-    if start < stop:
-        row[:, :, start:stop] += gradient[:, :, :-own]
+    """Write the gradient [..., m, d] of a piece's keys or values to the row, and add its prompt's part; m and more."""
+    offset, size = (piece.prompt[1] - piece.prompt[0], piece.size)
+    row.narrow(-2, piece.queries[0], size).copy_(gradient.narrow(-2, piece.offset, size))
+    if offset:
+        row.narrow(-2, piece.prompt[0], offset).add_(gradient.narrow(-2, 0, offset))

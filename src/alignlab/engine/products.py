@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import register_flop_formula
 
-LARGE, TURNED = 1 << 21, 128
-"""from so many entries on, so many columns of a weight's gradient are computed, and turned, at once"""
+MOST, LEAST = 1 << 23, 128
+"""entries of a weight's gradient that are computed, and then turned, at once, and the fewest columns"""
 _ACTIVATIONS = (nn.functional.silu, nn.functional.gelu)
 _TIMES = (torch.mul, Tensor.mul, Tensor.__mul__)
 
@@ -74,15 +74,16 @@ def _recipe(x: Tensor) -> _Recipe | None:
 
 def _times(func: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
     """Return a * b; of act(gate) * up and of (x * r) * weight the factors alone are kept for the backward pass."""
-    recipe = None
+    inner, last = None, b
     if (first := _recipe(a)) is not None and len(first.factors) == 1 and a.shape == b.shape:
-        recipe = _Recipe(functools.partial(_gated, first.function), *first.factors, b)
+        inner = first
     for row, scaled in ((a, _recipe(b)), (b, first)):
         if scaled is not None and scaled.function is torch.mul and row.shape == scaled.factors[0].shape[-1:]:
-            recipe = _Recipe(_scaled, *scaled.factors, row)
-    if recipe is not None:
-        found: Tensor = _Again.apply(lambda: func(a.detach(), b.detach()), recipe.function, *recipe.factors)
-        found.made_of = recipe  # type: ignore[attr-defined]
+            inner, last = scaled, row
+    if inner is not None:
+        found: Tensor = _Again.apply(lambda: func(a.detach(), b.detach()), inner.function, *inner.factors, last)
+        again = functools.partial(_multiplied, inner.function)
+        found.made_of = _Recipe(again, *inner.factors, last)  # type: ignore[attr-defined]
         return found
     found = func(a, b)
     if b.shape == (*a.shape[:-1], 1):
@@ -90,35 +91,37 @@ def _times(func: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Te
     return found
 
 
-def _gated(activation: Callable[[Tensor], Tensor], gate: Tensor, up: Tensor) -> Tensor:
-    return activation(gate) * up
-
-
-def _scaled(x: Tensor, r: Tensor, weight: Tensor) -> Tensor:
-    return x * r * weight
+def _multiplied(inner: Callable[..., Tensor], *factors: Tensor) -> Tensor:
+    """Return inner(all factors but the last) times the last; no gradient."""
+    *inside, last = factors
+    return inner(*inside).mul_(last)
 
 
 class _Again(torch.autograd.Function):
-    """An elementwise function that keeps its arguments alone, and is computed again for the backward pass.
+    """`_multiplied`, which keeps its factors alone; inner(...) is computed again for the backward pass.
 
     `now` gives its value, from what is there already.
     """
 
     @staticmethod
-    def forward(ctx: Any, now: Callable[[], Tensor], function: Callable[..., Tensor], *factors: Tensor) -> Tensor:
-        ctx.function = function
+    def forward(ctx: Any, now: Callable[[], Tensor], inner: Callable[..., Tensor], *factors: Tensor) -> Tensor:
+        ctx.inner = inner
         ctx.save_for_backward(*factors)
         return now()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad[2:]
-        factors = [factor.detach().requires_grad_(need) for factor, need in zip(ctx.saved_tensors, needed)]
+        *inside, last = ctx.saved_tensors
+        *needed, for_last = ctx.needs_input_grad[2:]
+        inside = [factor.detach().requires_grad_(need) for factor, need in zip(inside, needed)]
         with torch.enable_grad():
-            made = ctx.function(*factors)
-        found = iter(torch.autograd.grad(made, [factor for factor in factors if factor.requires_grad], gradient))
-        return (None, None, *(next(found) if need else None for need in needed))
+            made = ctx.inner(*inside)
+        wanted = [factor for factor in inside if factor.requires_grad]
+        found = iter(torch.autograd.grad(made, wanted, gradient * last) if wanted else ())
+        # its memory will do for one gradient more: what an elementwise function saves are its arguments
+        last_gradient = made.detach().mul_(gradient).sum_to_size(last.shape) if for_last else None
+        return (None, None, *(next(found) if need else None for need in needed), last_gradient)
 
 
 class _Taken(TorchFunctionMode):
@@ -162,7 +165,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         function, factors = (None, ()) if recipe is None else (recipe.function, recipe.factors)
         found: Tensor = _Product.apply(x, weight, bias, function, *(factor.detach() for factor in factors))
         return found
-    return _onednn()(x, weight, bias)
+    return linear_map()(x, weight, bias)
 
 
 class _Product(torch.autograd.Function):
@@ -175,7 +178,7 @@ class _Product(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.function = function
         ctx.save_for_backward(weight, *(factors or (x,)))
-        return _onednn()(x, weight, bias)
+        return linear_map()(x, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -187,7 +190,7 @@ class _Product(torch.autograd.Function):
             x = kept[0] if ctx.function is None else ctx.function(*kept)
             found = _summed(flat, x.reshape(-1, x.shape[-1]))
         return (
-            _onednn()(gradient, weight.t(), None) if for_x else None,
+            linear_map()(gradient, weight.t(), None) if for_x else None,
             found,
             flat.sum(0) if for_bias else None,
             *(None for _ in ctx.needs_input_grad[3:]),
@@ -203,17 +206,17 @@ def _summed(a: Tensor, b: Tensor) -> Tensor:
     """
     a, b = a.contiguous(), b.contiguous()
     if a.shape[1] <= b.shape[1]:
-        return _onednn()(a.t(), b.t(), None)
+        return linear_map()(a.t(), b.t(), None)
     found = a.new_empty(a.shape[1], b.shape[1])
-    columns = TURNED if found.numel() >= LARGE else b.shape[1]
+    columns = max(LEAST, MOST // a.shape[1])
     for part, into in zip(b.split(columns, dim=1), found.split(columns, dim=1), strict=True):
-        into.copy_(_onednn()(part.t(), a.t(), None).t())
+        into.copy_(linear_map()(part.t(), a.t(), None).t())
     return found
 
 
 @functools.cache
-def _onednn() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """Return oneDNN's linear map, and let PyTorch's counter of FLOPs see it."""
+def linear_map() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """Return oneDNN's linear map of input, weight and bias or None; PyTorch's counter of FLOPs sees it."""
     operation = torch.ops.mkldnn._linear_pointwise
 
     @register_flop_formula(operation)
@@ -227,4 +230,4 @@ def _onednn() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
 
 
 if preferred():
-    _onednn()  # a counter that is open already when a formula is registered does not see it
+    linear_map()  # a counter that is open already when a formula is registered does not see it
