@@ -500,6 +500,8 @@ def main() -> None:
         print("  ", verdict(row), flush=True)
         if not (args.mini or args.no_peer):
             files.write_text(OUT, json.dumps({"goals": GOALS, "rows": merged(table)}, indent=1) + "\n")
+    if not table:
+        raise SystemExit(f"nothing was measured: no row is called {args.only}; rows of hh_rlhf need {DATA}/hh_rlhf")
     for row in table:
         print(verdict(row))
     return None

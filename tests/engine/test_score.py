@@ -174,7 +174,7 @@ def test_log_probabilities_and_their_gradient_are_log_softmaxs(monkeypatch, dtyp
     place = torch.tensor([0, 0, 1, 3, 3, 3, 5])  # one place may predict several tokens, or none, or the same twice
     ids = torch.tensor([3, 4, 0, 39, 39, 7, 1])
     upstream = torch.randn(7, generator=draw, dtype=torch.float64)
-    exact = logits.detach().double().requires_grad_()
+    exact = logits.detach().clone().double().requires_grad_()
     expected = exact.log_softmax(-1)[place, ids]
     expected.backward(upstream)
     given = logits * 1  # a model's output, whose place its gradient takes
@@ -199,9 +199,23 @@ def test_an_impossible_token_leaves_others_of_its_place_alone(masked):
     logits = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
     logits[0, 4] = masked
     expected = logits.log_softmax(-1)
-    values, _ = logits_module.log_probs(logits, torch.tensor([[4], [2], [4]]), False, torch.tensor([0, 0, 1]))
-    assert values[0, 0] == expected[0, 4]
-    torch.testing.assert_close(values[1:, 0], torch.stack([expected[0, 2], expected[1, 4]]), atol=1e-6, rtol=0)
+    wanted, place = torch.tensor([[4], [2], [4]]), torch.tensor([0, 0, 1])
+    leaf = logits.clone().requires_grad_()
+    for given in (logits.clone(), leaf * 1):
+        values, _ = logits_module.log_probs(given, wanted, False, place)
+        assert values[0, 0] == expected[0, 4]
+        torch.testing.assert_close(values[1:, 0], torch.stack([expected[0, 2], expected[1, 4]]), atol=1e-6, rtol=0)
+    values[1:].sum().backward()
+    exact = logits.clone().requires_grad_()
+    (exact.log_softmax(-1)[[0, 1], [2, 4]]).sum().backward()
+    torch.testing.assert_close(leaf.grad, exact.grad, atol=1e-6, rtol=0)
+
+
+def test_logits_without_gradient_stay_as_they_are():
+    logits = torch.randn(5, 9)
+    before = logits.clone()
+    logits_module.log_probs(logits, torch.arange(5)[:, None], False)
+    assert torch.equal(logits, before)
 
 
 def test_gradient_checkpointing_and_lora_score_the_same(module):

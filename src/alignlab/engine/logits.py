@@ -47,8 +47,8 @@ def logits_at(
 def log_probs(logits: Tensor, wanted: Tensor, with_rest: bool, place: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return log-probabilities [M, w] of the wanted ids, and [M] of all but wanted[:, 1:] (zeros if not asked).
 
-    `place` [M], ascending, says which of the logits [U, V] predict each; None: each its own. Without rest, the backward
-    pass leaves the gradient in the logits' place.
+    `place` [M], ascending, says which of the logits [U, V] predict each; None: each its own. Without rest, but with
+    gradient, the logits are written over: in the end the gradient stands in their place.
     """
     if not with_rest:
         place = torch.arange(len(logits), device=logits.device) if place is None else place
@@ -81,31 +81,46 @@ def _exact(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _logsumexp(logits: Tensor, one: Tensor) -> Tensor:
-    """Return the log of the sum of exp of logits [U, V]; `one` [U]: an id of each row, from which it may be told."""
+def _logsumexp(logits: Tensor, one: Tensor, *, keep: bool) -> Tensor:
+    """Return the log of the sum of exp of logits [U, V]; `one` [U]: an id of each row, from which it may be told.
+
+    `keep`: softmax takes the place of the logits.
+    """
     if logits.device.type != "cpu":
         return logits.logsumexp(-1)
-    # twice as fast as PyTorch's own, which takes four operations
+    # each of the two is one operation, where PyTorch's logsumexp is four
     at = one[:, None]
-    said = logits.log_softmax(-1).gather(1, at)
+    said = (p := logits.softmax(-1)).gather(1, at).log() if keep else logits.log_softmax(-1).gather(1, at)
     # what is next to impossible, or masked, says nothing of the sum within rounding
-    return (logits.gather(1, at) - said)[:, 0] if bool((said > UNLIKELY).all()) else logits.logsumexp(-1)
+    total = (logits.gather(1, at) - said)[:, 0] if bool((said > UNLIKELY).all()) else logits.logsumexp(-1)
+    if keep:
+        logits.copy_(p)
+    return total
 
 
 class _LogProbs(torch.autograd.Function):
-    """Log-probability of one id at each place [M]; the gradient of the logits takes their place, so it comes once."""
+    """Log-probability of one id at each place [M]; the gradient of the logits takes their place, so it comes once.
+
+    On a CPU softmax stands there in between, which the backward pass would have to compute again.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, place: Tensor, ids: Tensor) -> Tensor:
-        cuts = _cuts(len(logits), place, _rows(logits, PIECE if logits.device.type == "cpu" else CHUNK))
+        on_cpu = logits.device.type == "cpu"
+        cuts = _cuts(len(logits), place, _rows(logits, PIECE if on_cpu else CHUNK))
         # the first wanted id of each row of logits
         rows = torch.arange(len(logits), device=logits.device)
         one = ids[torch.searchsorted(place.contiguous(), rows).clamp(max=len(ids) - 1)]
-        totals = [_logsumexp(_exact(logits[start:stop]), one[start:stop]) for start, stop, *_ in cuts]
+        said = _exact(logits[place, ids])
+        ctx.softmaxed = on_cpu and ctx.needs_input_grad[0] and said.dtype == logits.dtype
+        numbers = logits.detach()  # what is written to may not be a view of another function's output
+        totals = [
+            _logsumexp(_exact(numbers[start:stop]), one[start:stop], keep=ctx.softmaxed) for start, stop, *_ in cuts
+        ]
         total = torch.cat(totals) if totals else _exact(logits).sum(-1)
-        ctx.save_for_backward(logits, place, ids)
+        ctx.save_for_backward(numbers, place, ids)
         ctx.cuts = cuts
-        return _exact(logits[place, ids]) - total[place]
+        return said - total[place]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -115,7 +130,8 @@ class _LogProbs(torch.autograd.Function):
         for start, stop, first, last in ctx.cuts:
             # d log p / d logits: one at the id, less the distribution
             piece = _exact(logits[start:stop])
-            torch.mul(piece.softmax(-1), -mass[start:stop, None], out=piece)
+            p = piece if ctx.softmaxed else piece.softmax(-1)
+            torch.mul(p, -mass[start:stop, None], out=piece)
             piece.index_put_((place[first:last] - start, ids[first:last]), gradient[first:last], accumulate=True)
             if piece.dtype != logits.dtype:
                 logits[start:stop] = piece
