@@ -48,6 +48,8 @@ GOALS = {
     "dpo/hh_rlhf": 5.0, "dpo/rag": 5.0, "dpo/four": 10.0, "options": 3.0, "memory": 0.6, "floor": 105.0,
 }  # fmt: skip
 """ratio of speeds, ratio of memory, percent of the floor"""
+AFTER = 3
+"""runs of ours behind each of the peer's"""
 KEY = ("name", "dtype", "machine", "groups")
 FAMILIES = ("llama", "qwen3", "gpt2", "gemma")
 Lengths = list[tuple[int, tuple[int, ...]]]
@@ -372,22 +374,31 @@ def compared(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], clock: st
 def in_turn(row: dict[str, Any], asked: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """Return what repeating our best and the peer's best, one after the other, makes of a row: medians over the turns.
 
-    A machine that others use as well is not as fast in one minute as in the next: one run of each says little.
+    A machine that others use as well is not as fast in one minute as in the next: one run of each says little, and a
+    short run less than a long one. So in a turn ours runs once before the peer and `AFTER` times behind it, and counts
+    with its mean.
     """
-    sides: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
-    options = asked["objective"] == "options"
+    peer = "lm_eval" if asked["objective"] == "options" else "trl"
+    ours = "our_options" if asked["objective"] == "options" else "ours"
+    turns, failed = [], []
     for _ in range(args.turns):
-        for side, worker in (("ours", "our_options" if options else "ours"), ("peer", "lm_eval" if options else "trl")):
+        sides: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
+        for side, worker in (("ours", ours), ("peer", peer), *[("ours", ours)] * AFTER):
             setting = {key: row[side][key] for key in ("batch", "precompute", "checkpointing") if key in row[side]}
             sides[side].append(ask({**asked, **setting, "worker": worker}, args.patience))
-    pairs = [(a, b) for a, b in zip(sides["ours"], sides["peer"], strict=True) if args.clock in a and args.clock in b]
-    turns = [
-        {"ours": a[args.clock], "peer": b[args.clock], "ratio": round(b[args.clock] / a[args.clock], 2),
-         "memory_ratio": round(a["memory"] / max(1, b["memory"]), 3)}
-        for a, b in pairs
-    ]  # fmt: skip
+        if any(args.clock not in found for found in itertools.chain(*sides.values())):
+            failed.append(sides)
+            continue
+        (a, memory), (b, other) = (
+            (statistics.mean(found[args.clock] for found in side), statistics.mean(found["memory"] for found in side))
+            for side in sides.values()
+        )
+        turns.append({
+            "ours": round(a, 3), "peer": round(b, 3), "ratio": round(b / a, 2),
+            "memory_ratio": round(memory / max(1.0, other), 3),
+        })  # fmt: skip
     if not turns:
-        raise SystemExit(f"{row['name']}: no turn was measured whole: {sides}")
+        raise SystemExit(f"{row['name']}: no turn was measured whole: {failed}")
     medians = {key: round(statistics.median(turn[key] for turn in turns), 3) for key in ("ratio", "memory_ratio")}
     return medians | {"turns": turns}
 

@@ -46,7 +46,6 @@ def keeps(heads: int, offset: int, length: int) -> bool:
     return heads * pairs(offset, length) <= 2 * KEPT
 
 
-@functools.lru_cache(maxsize=1024)
 def _blocks(offset: int, length: int) -> list[tuple[int, int, int, int]]:
     """Return first and last query of each block, its rows to a head and its keys: in grains, for kernels to recur."""
     cuts = ((start, min(start + BLOCK, length)) for start in range(0, length, BLOCK))

@@ -2,8 +2,8 @@
 
 PyTorch's kernel is called for each piece, forwards and backwards, as it is by `scaled_dot_product_attention`; what is
 saved is what surrounds it. Autograd would keep every piece's output beside the row of them, and the keys of a prompt
-once more for each completion that reads them; here queries, keys, values and output are kept once, and the gradients
-of a piece are written where they belong.
+once more for each completion that reads them; here queries, keys, values and output are kept once (and of pieces that
+`folded` computes the probabilities, where they are few), and the gradients of a piece are written where they belong.
 """
 
 import itertools
