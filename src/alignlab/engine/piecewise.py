@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from alignlab.engine import folded
+from alignlab.engine.products import as_it_is
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 BLOCK = {True: 128, False: 1024}
@@ -104,7 +105,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], s
     if torch.is_autocast_enabled("cpu") and query.dtype != torch.float64:
         query, key, value = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    found: Tensor = _Pieces.apply(query, key, value, pieces, scale)
+    with as_it_is():
+        found: Tensor = _Pieces.apply(query, key, value, pieces, scale)
     return found
 
 
