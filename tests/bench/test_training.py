@@ -68,24 +68,28 @@ def test_best_is_held_against_best_and_failures_are_kept(training):
         training.compared([{**ours[0], "sum": 1.0}], [{**theirs[1], "sum": 2.0}], "seconds")
 
 
-def test_turns_give_the_median_of_ratios_of_neighbours(training, asks):
-    asked = asks([1.0, 5.0, 4.0, 16.0, 2.0, 20.0], [60, 100, 50, 100, 70, 100])
+def test_turns_give_the_median_of_ratios_of_neighbours(training, asks, monkeypatch):
+    monkeypatch.setattr(training, "AFTER", 2)
+    seconds = [0.5, 5.0, 1.0, 1.5, 3.0, 16.0, 4.0, 5.0, 2.0, 20.0, 2.0, 2.0]
+    asked = asks(seconds, [50, 100, 60, 70, 50, 100, 50, 50, 90, 100, 60, 60])
     row = {"name": "dpo/x", "ours": {"batch": 4, "seconds": 9.0}, "ratio": 1.0,
            "peer": {"batch": 1, "precompute": True, "checkpointing": False, "seconds": 9.0}}  # fmt: skip
     found = training.in_turn(row, {"objective": "dpo"}, options())
     assert [turn["ratio"] for turn in found["turns"]] == [5.0, 4.0, 10.0]
+    assert [turn["ours"] for turn in found["turns"]] == [1.0, 4.0, 2.0]
     assert (found["ratio"], found["memory_ratio"]) == (5.0, 0.6)
-    assert [a["worker"] for a in asked] == ["ours", "trl"] * 3
-    assert asked[0] == {"objective": "dpo", "batch": 4, "worker": "ours"}
+    assert [a["worker"] for a in asked] == ["ours", "trl", "ours", "ours"] * 3
+    assert asked[0] == asked[2] == {"objective": "dpo", "batch": 4, "worker": "ours"}
     assert asked[1] == {"objective": "dpo", "batch": 1, "precompute": True, "checkpointing": False, "worker": "trl"}
 
 
-def test_a_turn_that_failed_does_not_count(training, asks):
-    asks([1.0, None, 2.0, 6.0])
+def test_a_turn_that_failed_does_not_count(training, asks, monkeypatch):
+    monkeypatch.setattr(training, "AFTER", 1)
+    asks([1.0, None, 1.0, 2.0, 6.0, 2.0, 2.0, 6.0, None])
     row = {"name": "options", "ours": {"batch": 32}, "peer": {"batch": 8}}
-    found = training.in_turn(row, {"objective": "options"}, options(turns=2))
+    found = training.in_turn(row, {"objective": "options"}, options(turns=3))
     assert [turn["ratio"] for turn in found["turns"]] == [3.0]
-    asks([None])
+    asks([None, None, None])
     with pytest.raises(SystemExit, match="options: no turn was measured whole"):
         training.in_turn(row, {"objective": "options"}, options(turns=1))
 
