@@ -210,8 +210,8 @@ def _seen(tensor: Tensor, piece: Piece, which: int) -> Tensor:
 
 
 def _give(row: Tensor, piece: Piece, gradient: Tensor) -> None:
-    """Write the gradient [..., m, d] of a piece's keys or values to the row, and add its prompt's part; m and more."""
-    offset, size = (piece.prompt[1] - piece.prompt[0], piece.size)
+    """Write the gradient [..., m or more, d] of a piece's m keys or values to the row, and add its prompt's part."""
+    offset, size = piece.prompt[1] - piece.prompt[0], piece.size
     row.narrow(-2, piece.queries[0], size).copy_(gradient.narrow(-2, piece.offset, size))
     if offset:
         row.narrow(-2, piece.prompt[0], offset).add_(gradient.narrow(-2, 0, offset))
