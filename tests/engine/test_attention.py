@@ -1,12 +1,18 @@
 """Shared against plain on real architectures from tiny configs: values, gradients, and what must fall back."""
 
 import dataclasses
+import functools
 import random
 import warnings
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    CheckpointImpl,
+    apply_activation_checkpointing,
+    checkpoint_wrapper,
+)
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
@@ -21,7 +27,7 @@ from transformers import (
 
 import tiny_models
 from alignlab.core.types import Groups
-from alignlab.engine import agreement, attention, piecewise, work
+from alignlab.engine import agreement, attention, folded, piecewise, products, work
 from alignlab.engine import score as score_module
 from alignlab.engine.agreement import Case, check_again, sharing_of
 from alignlab.engine.encode import Example, collate
@@ -271,12 +277,12 @@ def test_of_a_large_first_batch_a_part_is_computed_twice(monkeypatch, broken):
 def test_a_trial_holds_what_its_batch_holds(monkeypatch):
     monkeypatch.setattr(agreement, "TRIAL", 4)
     for family, groups, cases in (
-        ("llama", lending(), [Case("float32", False, True, True, True)]),
+        ("llama", lending(), [Case("float32", False, True, True, True, False, False)]),
         # longer than the window of eight: nothing is cut
         ("mistral", collate(some(sizes=((30, (3, 2)), (12, (2,)), *((20, (9, 9)),) * 6)), 0), [
-            Case("float32", True, True, True, False)
+            Case("float32", True, True, True, False, False, False)
         ]),
-        ("llama", collate(some(sizes=((30, (9,)),))[:1], 0), [Case("float32", False, False, False, False)]),
+        ("llama", collate(some(sizes=((30, (9,)),))[:1], 0), [Case("float32", *[False] * 6)]),
     ):  # fmt: skip
         module = make(family)
         with torch.no_grad():
@@ -288,6 +294,41 @@ def test_a_trial_holds_what_its_batch_holds(monkeypatch):
         assert (trial.mask.shape[1] == 4) is cut
 
 
+def long_and_short():
+    """Groups of which one prompt is long enough for its attention to be folded, and the trial cuts all others."""
+    return collate(some(sizes=((9, (8, 7)),) * 40 + ((260, (150, 140)), (400, (150, 140)))), 0)
+
+
+@pytest.mark.parametrize("wrong", ["forward", "mask"])
+def test_a_trial_holds_a_piece_as_long_as_its_batch_holds(monkeypatch, wrong):
+    """What only long pieces go through is compared too: a fault there is noticed on the first batch."""
+    module, groups = tiny_models.make_module("llama", VOCABULARY, positions=1024), long_and_short()
+    monkeypatch.setattr(folded, "preferred", lambda: wrong == "forward")
+    if not torch.backends.mkldnn.is_available() and wrong == "forward":
+        pytest.skip("PyTorch without oneDNN")
+    monkeypatch.setattr(folded, "THREADS", 1 << 20)
+    trial, (_, mask) = agreement.few(module, groups, (groups.prompt_ids, groups.prompt_mask))
+    assert sorted(mask.sum(1).tolist())[-2:] == [agreement.TRIAL, 260], "of the long ones the shorter is whole"
+    assert trial.mask.shape[1] == 150
+    with torch.no_grad():
+        score(module, groups)
+    (case,) = sharing_of(module).checked
+    assert (case.blocks, case.folded) == (True, wrong == "forward")
+    check_again(module)
+    if wrong == "forward":
+        inner = folded.forward
+        monkeypatch.setattr(folded, "forward", lambda *a, **k: (inner(*a, **k), a[6].neg_())[0])
+    else:
+        block = attention.Block
+        monkeypatch.setattr(
+            piecewise, "Block", lambda queries, keys, mask: block(queries, keys, None if mask is None else mask * 0)
+        )
+    with torch.no_grad(), pytest.warns(UserWarning, match=r"differs by .* nats"):
+        found = score(module, groups).logp
+    monkeypatch.undo()
+    torch.testing.assert_close(found, score(module, groups, share=False).logp, atol=2e-5, rtol=0)
+
+
 sharing = attention.sharing
 
 
@@ -296,14 +337,14 @@ def joined(module, spans, **_kept):
 
 
 def test_what_was_not_in_the_first_batch_is_checked_when_it_comes():
-    module = make("mistral")
+    module, never = make("mistral"), [False] * 5
     batches = [((2, (3,)),), ((2, (3, 2)),), ((2, (2,)), (3, (3,))), ((20, (3, 2)), (4, (2,))), ((9, (2, 2)),)]
     with torch.no_grad():
         for sizes in batches:
             score(module, collate(some(sizes=sizes)[: len(sizes)], 0))
     assert list(sharing_of(module).checked) == [
-        Case("float32", False, False, False, False), Case("float32", False, True, False, False),
-        Case("float32", False, False, True, False), Case("float32", True, True, True, False),
+        Case("float32", False, *never), Case("float32", False, True, *never[1:]),
+        Case("float32", False, False, True, *never[2:]), Case("float32", True, True, True, *never[2:]),
     ]  # fmt: skip
 
 
@@ -331,7 +372,7 @@ def test_what_is_only_looked_at_is_read_on_its_prompt_and_gets_no_gradient(name)
         logp = score(module, groups, share=share, batch_tokens=size).logp
         torch.testing.assert_close(logp.detach(), everything, atol=1e-11, rtol=0)
         weights = torch.linspace(-1, 1, logp.numel(), dtype=logp.dtype).reshape(logp.shape)
-        (logp * weights * ~aside[:, None]).sum().backward()
+        (logp * weights).sum().backward()
         found = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
         assert (found - expected).norm() <= 1e-9 * expected.norm(), (share, size)
     assert any(case.after for case in sharing_of(module).checked)
@@ -449,3 +490,103 @@ def test_what_sdpa_refuses_is_not_left_out_in_silence():
     with pytest.raises(ValueError, match="softcap"), attention.sharing(module, (Span(4, (2,)),)):
         attention.rectangles(layer, q, k, k, None, softcap=20.0)
     assert (score(module, groups).logp[groups.mask] < 0).all()
+
+
+@pytest.mark.parametrize("preferred", [False, True])
+@pytest.mark.parametrize("kind", list(CheckpointImpl))
+def test_layers_that_pytorchs_wrapper_computes_again(monkeypatch, preferred, kind):
+    """It computes them outside of the row's layout, in the backward pass."""
+    if preferred and not torch.backends.mkldnn.is_available():
+        pytest.skip("PyTorch without oneDNN")
+    monkeypatch.setattr(products, "preferred", lambda: preferred)
+    module, groups = make("llama"), collate(some(), 0)
+    _, expected = gradients(module, groups, False)
+    apply_activation_checkpointing(
+        module, checkpoint_wrapper_fn=functools.partial(checkpoint_wrapper, checkpoint_impl=kind),
+        check_fn=lambda part: type(part).__name__ == "LlamaDecoderLayer",
+    )  # fmt: skip
+    module.enable_input_require_grads()  # or the re-entrant kind has no gradient at all
+    module.zero_grad()
+    _, found = gradients(module, groups, None)
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+    with pytest.raises(attention.NotShared, match="recomputed by a checkpoint"):
+        score(module, groups, share=True)
+    with torch.no_grad():
+        score(module, groups, share=True)
+
+
+@pytest.mark.parametrize("way", ["module", "function"])
+def test_compiled_models_take_the_plain_path(monkeypatch, way):
+    if torch.backends.mkldnn.is_available():
+        monkeypatch.setattr(products, "preferred", lambda: True)
+    module = make("llama")
+    batches = [collate(some(seed), 0) for seed in range(2)]
+    with torch.no_grad():
+        expected = [score(module, groups, share=False).logp for groups in batches]
+        if way == "module":
+            module.compile(backend="eager")
+        compiled = module if way == "module" else torch.compile(module, backend="eager")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = [score(compiled, groups).logp for groups in batches]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+    with pytest.raises(attention.NotShared, match="compiled|not a transformers model"):
+        score(compiled, batches[0], share=True)
+
+
+@pytest.mark.parametrize("broken", [float("inf"), float("nan")])
+def test_a_broken_sequence_leaves_its_neighbours_alone(monkeypatch, broken):
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("PyTorch without oneDNN")
+    monkeypatch.setattr(folded, "preferred", lambda: True)
+    monkeypatch.setattr(folded, "LEAST", 1)
+    monkeypatch.setattr(folded, "THREADS", 1 << 20)
+    module = tiny_models.make_module("llama", VOCABULARY)
+    with torch.no_grad():
+        module.get_input_embeddings().weight[VOCABULARY - 1] = broken
+        examples = some(sizes=((40, (9, 3)), (30, (12,)), (50, (7, 7))))[:3]
+        examples[1] = replace(examples[1], prompt_ids=[VOCABULARY - 1, *examples[1].prompt_ids[1:]])
+        groups = collate(examples, 0)
+        found, expected = (score(module, groups, share=share).logp for share in (True, False))
+    lost = found.isnan().any(1)
+    assert torch.equal(lost, expected.isnan().any(1))
+    assert lost[groups.group == 1].all()
+    assert not lost.all()
+    torch.testing.assert_close(found[~lost], expected[~lost], atol=2e-5, rtol=0)
+    with torch.no_grad():
+        seen = score(module, groups, share=None).logp
+    assert sharing_of(module).reason is None
+    assert torch.equal(seen.isnan().any(1), lost)
+
+
+def test_who_looks_on_sees_activations_of_the_graph():
+    """A hook's logits stay what they were, and gradients come by where it waits for them."""
+    module, groups = make("llama"), collate(some(), 0)
+    seen = []
+    handles = [
+        module.register_forward_hook(lambda _m, _a, output: seen.append(output.logits)),
+        *(layer.mlp.act_fn.register_forward_hook(lambda _m, _a, output: output.retain_grad() or seen.append(output))
+          for layer in module.model.layers),
+    ]  # fmt: skip
+    score(module, groups).logp.sum().backward()
+    for handle in handles:
+        handle.remove()
+    *activations, logits = [tensor for tensor in seen if tensor.requires_grad]
+    assert all(activation.grad is not None and activation.grad.any() for activation in activations)
+    assert len(activations) == 2
+    before = logits.detach().clone()
+    again = []
+    handle = module.register_forward_hook(lambda _m, _a, output: again.append(output.logits.detach().clone()))
+    score(module, groups)
+    handle.remove()
+    torch.testing.assert_close(before, again[-1], atol=1e-5, rtol=0)
+
+
+def test_a_second_backward_pass_is_an_error_even_where_saved_tensors_go_through_hooks():
+    module, groups = make("llama"), collate(some(), 0)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+        logp = score(module, groups).logp
+    logp.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="second backward pass"):
+        logp.sum().backward()

@@ -51,3 +51,24 @@ def test_another_architecture_is_refused(pair, tiny_models):
     adapted = load(folder, lora=Lora(r=2, alpha=2, target_modules=("q_proj",)))
     with pytest.raises(ValueError, match=r"no weight model\.layers\.0\.self_attn\.q_proj\.weight of shape"):
         copy_into(adapted, tiny_models.make_model("gpt2"))
+
+
+@pytest.mark.parametrize("target", ["attn.c_proj", "c_attn", "mlp.c_fc"])
+def test_weights_that_store_inputs_first(tiny_models, tmp_path, target):
+    save(tiny_models.make_model("gpt2", seed=1), tmp_path / "base")
+    learnt = load(tmp_path / "base")
+    torch.manual_seed(0)
+    for name, weight in learnt.module.named_parameters():
+        if name.endswith(f"{target}.weight"):
+            weight.data += 0.1 * torch.randn(weight.shape[0], 3) @ torch.randn(3, weight.shape[1])
+    adapted = load(tmp_path / "base", lora=Lora(r=3, alpha=3, target_modules=(target,)))
+    assert (logits(adapted) - logits(learnt)).abs().max() > 0.1
+    copy_into(adapted, learnt)
+    assert torch.allclose(logits(adapted), logits(learnt), atol=2e-4)
+
+
+def test_a_rank_above_that_of_a_matrix_is_refused(pair):
+    folder, learnt = pair
+    adapted = load(folder, lora=Lora(r=64, target_modules=("q_proj",)))
+    with pytest.raises(ValueError, match=r"q_proj: an adapter of rank 64 for a matrix of \(48, 48\); lower its rank"):
+        copy_into(adapted, learnt)

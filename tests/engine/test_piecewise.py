@@ -111,4 +111,6 @@ def test_what_the_kernel_does_not_take():
     assert piecewise.able(query, key, value, 0.0)
     assert not piecewise.able(query, key, value, 0.1)
     assert not piecewise.able(query, key, value[..., :4], 0.0)
+    # the kernel reads rows as if they lay together
+    assert not piecewise.able(query, key, value.transpose(2, 3).contiguous().transpose(2, 3), 0.0)
     assert not piecewise.able(*(tensor.to("meta") for tensor in (query, key, value)), 0.0)

@@ -288,3 +288,43 @@ def test_models_of_gated_units_keep_fewer_bytes_and_have_the_same_gradients(fami
     assert sizes[1] - sizes[0] >= token * 2 * (2 * 200 + 2 * 2 * 16)
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "weight", "bias"), [
+    ((3, 4), lambda: torch.randn(5, 4), lambda: torch.randn(())),
+    ((3, 4), lambda: torch.randn(5, 4), lambda: torch.randn(1)),
+    ((3, 4), lambda: torch.randn(4), lambda: None), ((4,), lambda: torch.randn(4), lambda: torch.randn(())),
+    ((3, 4), lambda: torch.randn(5, 9)[:, :4], lambda: None), ((0, 4), lambda: torch.randn(5, 4), lambda: None),
+])  # fmt: skip
+def test_what_onednn_does_not_take_goes_the_usual_way(monkeypatch, size, weight, bias):
+    found, inner = [], products.product
+    monkeypatch.setattr(products, "product", lambda *given: found.append(given) or inner(*given))
+    torch.manual_seed(0)
+    x, w, b = torch.randn(size), weight(), bias()
+    with products._Taken():
+        value = linear(x, w, b)
+    assert found == []
+    assert torch.equal(value, linear(x, w, b))
+
+
+def test_a_map_of_transposed_inputs_and_scaled_addends_goes_the_usual_way(monkeypatch):
+    found, inner = [], products.product
+    monkeypatch.setattr(products, "product", lambda *given: found.append(given) or inner(*given))
+    torch.manual_seed(0)
+    bias, x, weight = torch.randn(5), torch.randn(3, 4), torch.randn(4, 5)
+    with products._Taken():
+        values = [torch.addmm(bias, x, weight, beta=2.0), torch.addmm(torch.randn(1), x, weight),
+                  torch.addmm(torch.randn(3, 5), x, weight)]  # fmt: skip
+        assert found == []
+        taken = torch.addmm(bias, x, weight)
+    assert len(found) == 1
+    torch.testing.assert_close(taken, torch.addmm(bias, x, weight))
+    torch.testing.assert_close(values[0], 2 * bias + x @ weight)
+
+
+def test_frozen_maps_keep_no_input():
+    x, weight = tensors((6, 5), (3, 5))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        products.product(x, weight.detach())
+    assert kept == [(3, 5)]

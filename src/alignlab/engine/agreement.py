@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
-from alignlab.engine import attention, work
+from alignlab.engine import attention, piecewise, work
+from alignlab.engine.folded import folds
 from alignlab.engine.plan import PlannedRow
 
 TOLERANCE = {"float64": (1e-4, 1e-4), "float32": (1e-4, 1e-4), "bfloat16": (5e-2, 5e-3), "float16": (5e-2, 5e-3)}
@@ -35,6 +36,10 @@ class Case(NamedTuple):
     """rows of several prompts"""
     after: bool
     """completions read after the row of their prompt"""
+    blocks: bool
+    """rectangles of more than one block of queries"""
+    folded: bool
+    """pieces that `engine.folded` computes"""
 
     def covers(self, other: "Case") -> bool:
         """Whether a batch like `other` holds nothing that this one did not."""
@@ -79,19 +84,25 @@ def few(
 ) -> tuple[Groups, tuple[Tensor, Tensor]] | None:
     """Return a trial of a large batch: short prompts that hold what it holds, cut to `TRIAL`, and their completions.
 
-    Nothing is cut where a sequence is longer than the model's sliding window. None where the batch is of eight trials'
+    Nothing is cut where a sequence is longer than the model's sliding window, nor of the shortest prompt that is long
+    enough for attention to be computed in blocks, or folded. None where the batch is of eight trials'
     tokens at most, or a trial not much smaller.
     """
     group, (ids, mask) = groups.group.cpu(), prompts
-    read = (groups.mask * torch.arange(1, groups.mask.shape[1] + 1, device=groups.mask.device)).amax(1)
-    lengths = read.cpu() + mask.sum(1).cpu()[group]
-    chosen = _short(groups, group, lengths, len(ids))
+    read = (groups.mask * torch.arange(1, groups.mask.shape[1] + 1, device=groups.mask.device)).amax(1).cpu()
+    before = mask.sum(1).cpu()[group]
+    lengths = read + before
+    long = _long(module, group, before, read, len(ids))
+    chosen = _short(groups, group, lengths, len(ids), long)
     window = getattr(attention.text_config(module.config), "sliding_window", None)
     kept = groups.mask[chosen.to(groups.mask.device)]
     if window is None or int(lengths.max()) < window:
-        mask = mask & (mask.flip(1).cumsum(1).flip(1) <= TRIAL)
+        whole = torch.zeros(len(ids), dtype=torch.bool)
+        whole[long] = True
+        mask = mask & ((mask.flip(1).cumsum(1).flip(1) <= TRIAL) | whole.to(mask.device)[:, None])
         if bool(kept[:, :TRIAL].any(1).all()):
-            kept = kept[:, :TRIAL]
+            kept = kept & (torch.arange(kept.shape[1]) < TRIAL).to(kept) | kept & whole[group[chosen]].to(kept)[:, None]
+            kept = kept[:, : max(TRIAL, int(read[chosen].masked_fill(~whole[group[chosen]], 0).max()))]
     tried = int(mask.sum(1).cpu()[group[chosen]].sum()) + int(kept.sum())
     if int(lengths.sum()) <= max(8 * TRIAL, 2 * tried):
         return None
@@ -104,14 +115,44 @@ def few(
     return trial, (ids, mask)
 
 
-def _short(groups: Groups, group: Tensor, lengths: Tensor, prompts: int) -> Tensor:
-    """Return the completions of few prompts: the shortest two, one that branches, one with a completion looked at."""
+def _long(module: nn.Module, group: Tensor, before: Tensor, read: Tensor, prompts: int) -> list[int]:
+    """Return the shortest prompt with a rectangle of several blocks, and the shortest with a folded piece, if any.
+
+    `before` and `read` [N]: tokens of each completion's prompt, and its own.
+    """
+    sizes = torch.zeros(prompts, dtype=torch.long).index_add_(0, group, before + read).tolist()
+    seen: set[int] = set()
+    found: list[set[int]] = [set(), set()]
+    for n in read.argsort(descending=True).tolist():
+        # the longest is read on with its prompt
+        k, offset, length = int(group[n]), int(before[n]), int(read[n])
+        piece = (offset, length) if k in seen else (0, offset + length)
+        seen.add(k)
+        for which, holds in zip(found, _holds(module, *piece)):
+            which |= {k} if holds else set()
+    return sorted({min(which, key=lambda k: sizes[k]) for which in found if which})
+
+
+def _holds(module: nn.Module, offset: int, length: int) -> tuple[bool, bool]:
+    """Return whether a rectangle is of several blocks, and whether a piece is folded."""
+    device = next(module.parameters()).device.type
+    config = attention.text_config(module.config)
+    heads = config.num_attention_heads // (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+    plain = device == "cpu" and computes_in(module) == torch.float32
+    return offset > 0 and length > piecewise.BLOCK[device == "cpu"], plain and folds(heads, offset, length)
+
+
+def _short(groups: Groups, group: Tensor, lengths: Tensor, prompts: int, long: Sequence[int]) -> Tensor:
+    """Return the completions of few prompts: the shortest two, one that branches, one with a completion looked at.
+
+    And those of the prompts in `long`.
+    """
     aside = torch.tensor([origin == "mismatched" for origin in groups.origin] or [False] * len(group))
     own, lent = (group[which].bincount(minlength=prompts) for which in (~aside, aside))
     sizes = torch.zeros(prompts, dtype=torch.long).index_add_(0, group, lengths)
     order = [k for k in sizes.argsort().tolist() if own[k] + lent[k]]
     kinds = (order[:1], order[1:2], [k for k in order if own[k] > 1], [k for k in order if lent[k]])
-    wanted = torch.tensor(sorted({kind[0] for kind in kinds if kind}))
+    wanted = torch.tensor(sorted({kind[0] for kind in kinds if kind} | set(long)))
     return torch.isin(group, wanted).nonzero()[:, 0]
 
 
@@ -168,6 +209,9 @@ def _too_far(dtype: str, apart: tuple[float, float], noise: Callable[[], tuple[f
 
 def _case(module: nn.Module, rows: Sequence[PlannedRow]) -> Case:
     window = getattr(attention.text_config(module.config), "sliding_window", None)
+    pieces = {piece for row in rows for span in row.spans for piece in span.pieces()}
+    pieces |= {piece for row in rows if row.after for span in row.after.spans for piece in span.pieces(alone=True)}
+    held = [_holds(module, *piece) for piece in pieces]
     return Case(
         dtype=str(computes_in(module)).removeprefix("torch."),
         windowed=window is not None
@@ -175,6 +219,8 @@ def _case(module: nn.Module, rows: Sequence[PlannedRow]) -> Case:
         branching=any(len(span.completions) > 1 for row in rows for span in row.spans),
         packed=any(len(row.spans) > 1 for row in rows),
         after=any(row.after is not None for row in rows),
+        blocks=any(several for several, _ in held),
+        folded=any(folded for _, folded in held),
     )
 
 

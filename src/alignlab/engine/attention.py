@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from alignlab.engine import piecewise
 from alignlab.engine.folded import folds
+from alignlab.engine.layouts import CHECKPOINT, recomputing
 from alignlab.engine.piecewise import Block, Piece, unhidden
 from alignlab.engine.plan import Span
 
@@ -86,13 +87,13 @@ def watched(module: nn.Module) -> bool:
 
 def recomputed(module: nn.Module) -> bool:
     """Whether activations will be recomputed by a checkpoint that does not know `again`."""
-    if not (torch.is_grad_enabled() and module.training):
+    if not torch.is_grad_enabled():
         return False
-    for part in module.modules():
-        if getattr(part, "gradient_checkpointing", False):
-            function = getattr(part, "_gradient_checkpointing_func", None)
-            if getattr(function, "keywords", {}).get("context_fn") is not again:
-                return True
+    for part in recomputing(module):
+        function = getattr(part, "_gradient_checkpointing_func", None)
+        known = getattr(function, "keywords", {}).get("context_fn") is again
+        if type(part).__name__ == CHECKPOINT or (module.training and not known):
+            return True
     return False
 
 
@@ -118,17 +119,15 @@ class Layout:
     blocks: dict[Any, list[list[Block]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # (position of the first query, queries): the first completion is read on with its prompt, as one causal square
         self.pieces: list[tuple[int, int]] = []
         # keys and values of a prompt are a part by themselves where several pieces read them
         self.parts: list[int] = []
         for span in self.spans:
             first, rest = sum(span.completions[:1]), span.completions[1:]
+            self.pieces += span.pieces(alone=self.on is not None)
             if self.on is not None:
-                self.pieces += [(span.prompt, length) for length in span.completions]
                 self.parts += span.completions
                 continue
-            self.pieces += [(0, span.prompt + first), *((span.prompt, length) for length in rest)]
             self.parts += [span.prompt, first, *rest] if rest else [span.prompt + first]
         self.sizes = [length for _, length in self.pieces]
         self.tokens = sum(self.sizes)

@@ -1,6 +1,7 @@
 """Where things are inside a model: the one place that knows module names."""
 
 import re
+from collections.abc import Iterator
 
 from torch import nn
 
@@ -21,6 +22,22 @@ def attention_projections(module: nn.Module) -> tuple[str, ...]:
     if not found:
         raise ValueError(f"no attention projections in {type(module).__name__}; name the target modules yourself")
     return tuple(found)
+
+
+CHECKPOINT = "CheckpointWrapper"
+"""PyTorch's class around a layer that is computed again in the backward pass"""
+
+
+def recomputing(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the parts whose activations are computed again in the backward pass, by transformers' ways or PyTorch's."""
+    for part in module.modules():
+        if type(part).__name__ == CHECKPOINT or getattr(part, "gradient_checkpointing", False):
+            yield part
+
+
+def compiled(module: nn.Module) -> bool:
+    """Whether a part of a model is compiled by `torch.compile`, which cannot follow what is done to models here."""
+    return any(part._compiled_call_impl is not None or "_orig_mod" in part._modules for part in module.modules())
 
 
 def stores_inputs_first(module: nn.Module) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from alignlab.core.types import View
-from alignlab.engine import products
+from alignlab.engine import attention, products
 from alignlab.engine.routed import routing
 
 CHUNK = 1 << 24
@@ -36,10 +36,13 @@ def logits_at(
         narrowed = True
         return (hidden[row, position][None], *args[1:])
 
+    # whoever looks on with a gradient is to see activations of the graph, and logits that nothing is written over
+    watched = torch.is_grad_enabled() and attention.watched(module)
     head = module.get_output_embeddings()
     handle = head.register_forward_pre_hook(narrow) if head is not None else contextlib.nullcontext()
-    with handle, routing(counts), products.fast(module):
+    with handle, routing(counts), contextlib.nullcontext() if watched else products.fast(module):
         logits = module(input_ids=ids, use_cache=False, **inputs).logits
+    logits = logits.clone() if watched else logits
     # not logits[0], whose gradient would be copied into zeros
     return logits.squeeze(0) if narrowed else logits[row, position]
 
@@ -119,13 +122,16 @@ class _LogProbs(torch.autograd.Function):
         ]
         total = torch.cat(totals) if totals else _exact(logits).sum(-1)
         ctx.save_for_backward(numbers, place, ids)
-        ctx.cuts = cuts
+        ctx.cuts, ctx.spent = cuts, False
         return said - total[place]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         logits, place, ids = ctx.saved_tensors
+        if ctx.spent:  # where tensors are saved through hooks, autograd does not see that they were written over
+            raise RuntimeError("a second backward pass through the same log-probabilities; score again instead")
+        ctx.spent = True
         mass = gradient.new_zeros(len(logits)).index_add_(0, place, gradient)
         for start, stop, first, last in ctx.cuts:
             # d log p / d logits: one at the id, less the distribution

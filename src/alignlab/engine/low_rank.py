@@ -20,7 +20,7 @@ def copy_into(adapted: LanguageModel, learnt: LanguageModel) -> None:
         learnt: the same model after tuning, without an adapter.
 
     Raises:
-        ValueError: a weight that `learnt` lacks or has in another shape.
+        ValueError: a weight that `learnt` lacks or has in another shape; a rank above that of the matrix.
     """
     weights = learnt.module.state_dict()
     for name, layer in adapted.module.named_modules():
@@ -30,12 +30,16 @@ def copy_into(adapted: LanguageModel, learnt: LanguageModel) -> None:
         base = layer.get_base_layer().weight
         if wanted not in weights or weights[wanted].shape != base.shape:
             raise ValueError(f"{learnt.name} has no weight {wanted} of shape {tuple(base.shape)}")
-        _set(layer, weights[wanted].float() - base.float())
+        difference = weights[wanted].float() - base.float()
+        _set(name, layer, difference.T if getattr(layer, "fan_in_fan_out", False) else difference)
 
 
-def _set(layer: Any, difference: torch.Tensor) -> None:
+def _set(name: str, layer: Any, difference: torch.Tensor) -> None:
+    """Set the adapter of a layer to a difference [outputs, inputs], of an embedding [V, D]."""
     (adapter,) = layer.active_adapters
     rank, scale = layer.r[adapter], layer.scaling[adapter]
+    if rank > min(difference.shape):
+        raise ValueError(f"{name}: an adapter of rank {rank} for a matrix of {tuple(difference.shape)}; lower its rank")
     left, sizes, right = torch.linalg.svd(difference, full_matrices=False)
     half = (sizes[:rank] / scale).sqrt()
     up, down = left[:, :rank] * half, half[:, None] * right[:rank]

@@ -80,6 +80,7 @@ def cut(offset: int, length: int, window: int | None, sdpa: bool, like: Tensor) 
 def able(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bool:
     """Whether the kernel takes these."""
     alike = query.shape[-1] == key.shape[-1] == value.shape[-1]
+    alike = alike and query.stride(-1) == key.stride(-1) == value.stride(-1) == 1
     return alike and query.device.type == "cpu" and query.dtype in FLOATS and not dropout
 
 
@@ -114,6 +115,8 @@ class _Pieces(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], scale: float) -> Tensor:
         out = query.new_empty(query.shape[0], query.shape[2], query.shape[1], query.shape[3])
+        if not _finite(query, key, value, pieces):
+            pieces = [piece._replace(folded=False) for piece in pieces]
         row = _folded_row(query, key, value, pieces, scale)
         saved: list[list[Tensor]] = []
         for piece in pieces:
@@ -180,6 +183,14 @@ class _Pieces(torch.autograd.Function):
 
 def _folded_row(query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], scale: float) -> folded.Row | None:
     return folded.Row.of(query[0], key[0], value[0], scale) if any(piece.folded for piece in pieces) else None
+
+
+def _finite(query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece]) -> bool:
+    """Whether pieces may be folded: products hide a neighbour behind zeros, and zero times infinity is not zero."""
+    if not any(piece.folded for piece in pieces):
+        return True
+    rows = (query, key, value, *(rows for piece in pieces for rows in piece.before or ()))
+    return bool(torch.stack([part.sum() for part in rows]).isfinite().all())
 
 
 def _seen_by_head(row: folded.Row, piece: Piece) -> tuple[list[Tensor], list[Tensor]]:

@@ -35,6 +35,14 @@ class Span:
         """Tokens of the longest sequence that the model sees."""
         return self.prompt + max(self.completions, default=0)
 
+    def pieces(self, *, alone: bool = False) -> list[tuple[int, int]]:
+        """Return what attention computes as one: position of the first query, and queries.
+
+        The first completion is read on with its prompt, as one causal square. `alone`: the prompt was read before.
+        """
+        first = [] if alone else [(0, self.prompt + sum(self.completions[:1]))]
+        return first + [(self.prompt, length) for length in self.completions[0 if alone else 1 :]]
+
 
 @dataclass(frozen=True)
 class PlannedRow:

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import register_flop_formula
 
+from alignlab.engine.layouts import compiled, recomputing
+
 MOST, LEAST = 1 << 23, 128
 """entries of a weight's gradient that are computed, and then turned, at once, and the fewest columns"""
 _ACTIVATIONS = (nn.functional.silu, nn.functional.gelu)
@@ -43,12 +45,12 @@ def preferred() -> bool:
 def fast(module: nn.Module) -> Iterator[None]:
     """Compute the linear maps of a model by the faster library while this is entered.
 
-    Not where activations will be recomputed in the backward pass, which would happen outside of it.
+    Not where activations will be recomputed in the backward pass, which would happen outside of it, nor in a model that
+    is compiled.
     """
     weights = next(module.parameters())
     usual = weights.dtype != torch.float32 or weights.device.type != "cpu" or not preferred()
-    again = torch.is_grad_enabled() and any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
-    if usual or again:
+    if usual or compiled(module) or (torch.is_grad_enabled() and any(True for _ in recomputing(module))):
         yield
         return
     with _Taken():
@@ -136,7 +138,7 @@ class _Taken(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is nn.functional.linear:
             x, weight, bias = _linear(*args, **kwargs)
-            if _plain(x, weight, bias):
+            if _plain(x, weight, bias) and _fits(weight, bias):
                 return product(x, weight, bias)
         elif func in _ACTIVATIONS and torch.is_grad_enabled() and _plain(*args):
             active = func(*args, **kwargs)
@@ -146,7 +148,7 @@ class _Taken(TorchFunctionMode):
             return _times(func, *args)
         elif func is torch.addmm and len(args) == 3 and not kwargs:
             bias, x, weight = args
-            if bias.dim() == 1 and _plain(x, weight, bias):
+            if _plain(x, weight, bias) and _fits(weight.t(), bias):
                 return product(x, weight.t(), bias)
         return func(*args, **kwargs)
 
@@ -161,6 +163,12 @@ def _plain(*tensors: Any) -> bool:
         for t in tensors
         if t is not None
     )
+
+
+def _fits(weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether oneDNN takes these: it reads past a scalar bias, and takes minutes for part of a wider weight."""
+    whole = weight.dim() == 2 and (weight.is_contiguous() or weight.t().is_contiguous())
+    return whole and (bias is None or bias.shape == weight.shape[:1])
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -182,7 +190,7 @@ class _Product(torch.autograd.Function):
         *factors: Tensor,
     ) -> Tensor:  # fmt: skip
         ctx.function = function
-        ctx.save_for_backward(weight, *(factors or (x,)))
+        ctx.save_for_backward(weight, *((factors or (x,)) if ctx.needs_input_grad[1] else ()))
         return linear_map()(x, weight, bias)
 
     @staticmethod

@@ -20,6 +20,7 @@ from alignlab.engine import attention, piecewise, routed, work
 from alignlab.engine.agreement import agreed, agreeing, few, sharing_of
 from alignlab.engine.hardware import keep_freed_memory
 from alignlab.engine.heads import asked, pad_id_of, scalar_head, valued, values_at
+from alignlab.engine.layouts import compiled
 from alignlab.engine.logits import log_probs, logits_at, placed
 from alignlab.engine.plain import check_length, evaluating, plain_path, unwrap
 from alignlab.engine.plan import PlannedRow, plan
@@ -34,6 +35,7 @@ def row_size_in_tokens(device: torch.device) -> int:
 
 
 RECOMPUTED = "its activations are recomputed by a checkpoint without context_fn=attention.again"
+COMPILED = "it is compiled, and rows of shared prompts differ in shape"
 
 
 def score(
@@ -129,12 +131,12 @@ def _scored(module, groups: Groups, prompts, at, batch_tokens: int | None, share
     def plain(size: int | None = None) -> View:
         return plain_path(module, groups, prompts, at, device, size or batch_tokens, lent)
 
-    recomputed = attention.recomputed(module)
-    if share is None and (recomputed or attention.watched(module) or sharing_of(module).reason is not None):
+    never = RECOMPUTED if attention.recomputed(module) else COMPILED if compiled(module) else None
+    if share is None and (never or attention.watched(module) or sharing_of(module).reason is not None):
         share = False
     if share is False:
         return plain()
-    if share and (reason := attention.refusal(module) or (RECOMPUTED if recomputed else None)):
+    if share and (reason := attention.refusal(module) or never):
         raise attention.NotShared(reason)
     size = row_size_in_tokens(device) if batch_tokens is None else batch_tokens
     rows = _rows(groups, prompts, size, lent, routed.heads_of(module, groups))
@@ -142,7 +144,7 @@ def _scored(module, groups: Groups, prompts, at, batch_tokens: int | None, share
     check_length(module, max((row.longest + (scalar_head(module) is None) for row in every), default=0))
 
     def shared() -> View:
-        return _shared(module, rows, groups.mask, at, device)
+        return _aside(_shared(module, rows, groups.mask, at, device), lent)
 
     if share is None and not agreed(module, rows) and (trial := few(module, groups, prompts)) is not None:
         with torch.no_grad(), work.measured():
@@ -168,6 +170,22 @@ def looked_at(groups: Groups) -> list[int]:
     """Return the completions of origin `mismatched`, where they stand beside others."""
     lent = [n for n, origin in enumerate(groups.origin) if origin == "mismatched"]
     return lent if len(lent) < len(groups.origin) else []
+
+
+def _aside(view: View, lent: Sequence[int]) -> View:
+    """Take what is only looked at out of the graph, as the plain path does."""
+    if not (lent and view.logp.requires_grad):
+        return view
+    aside = torch.zeros(len(view.logp), dtype=torch.bool, device=view.logp.device)
+    aside[list(lent)] = True
+
+    def apart(values: Tensor | None) -> Tensor | None:
+        """Return values of N completions."""
+        if values is None or not values.requires_grad:
+            return values
+        return torch.where(aside.view(-1, *[1] * (values.dim() - 1)), values.detach(), values)
+
+    return replace(view, logp=apart(view.logp), top_logp=apart(view.top_logp), rest=apart(view.rest))
 
 
 def _rows(

@@ -86,8 +86,7 @@ def done_for(spans: Sequence[Span], block: int, *, alone: bool = False, shared: 
 
     pairs = 0.0
     for span in spans:
-        pairs += 0 if alone else products(0, span.prompt + sum(span.completions[:1]))
-        pairs += sum(products(span.prompt, length) for length in span.completions[0 if alone else 1 :])
+        pairs += sum(products(*piece) for piece in span.pieces(alone=alone))
     return pairs
 
 
