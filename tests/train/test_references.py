@@ -11,6 +11,7 @@ import pytest
 import torch
 import train_runs as runs
 
+import tiny_models
 from alignlab.engine import routed
 from alignlab.engine.adapters import load_all
 from alignlab.engine.load import Lora, _put_fresh, load, save
@@ -124,6 +125,18 @@ def test_coverage_is_checked():
     batches.batch_of([0, 2], examples, known, 0)
     with pytest.raises(CoverageError, match="reference values for .* scored tokens"):
         batches.batch_of([0, 2], examples, {**known, 2: known[2][:-1]}, 0)
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_a_reference_with_another_tokenizer_is_an_error(tmp_path, more):
+    """Of more tokens, to which the ids mean something else; of fewer, which lacks some: before anything is scored."""
+    other = runs.small(1)
+    tokenizer = tiny_models.make_tokenizer(size=340 if more else 300)
+    assert (len(tokenizer) > len(other.tokenizer)) == more
+    other.tokenizer = tokenizer
+    other.module.resize_token_embeddings(len(tokenizer))
+    with pytest.raises(ValueError, match="reference tests/small@.* has another tokenizer than the policy; .* give a"):
+        runs.gradients(runs.small(), runs.some(4, pairs=True), dpo.loss, dpo.Config(), tmp_path, reference=other)
 
 
 def test_a_run_looks_up_what_another_run_with_other_settings_scored(tmp_path, monkeypatch):
