@@ -78,7 +78,8 @@ def said_at(
         counts: as of `logits_at`.
         inputs: of the model.
     """
-    if torch.is_grad_enabled() or len(row) <= (size := places_at_once(module)):
+    whole = torch.is_grad_enabled() or len(row) <= (size := places_at_once(module))
+    if whole or module.get_output_embeddings() is None:
         return _said(logits_at(module, ids, row, position, counts=counts, **inputs), wanted, at, place)
     return _in_chunks(module, ids, row, position, wanted, at, place, size, counts, inputs)
 
@@ -135,6 +136,7 @@ def _in_chunks(module, ids, row, position, wanted, at, place, size, counts, inpu
             some = at[first:last] if isinstance(at, Tensor) else at
             own = None if place is None else place[first:last] - start
             parts.append(_said(logits.squeeze(0), wanted[first:last], some, own))
+            del logits  # before the next ones are made
     logp, rest, top = zip(*parts)
     return Said(torch.cat(logp), torch.cat(rest), torch.cat(top) if isinstance(at, int) else None)
 
