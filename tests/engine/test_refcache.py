@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import tiny_models
+from alignlab.engine.identity import base_digest
 from alignlab.engine.load import LanguageModel, Lora, _put_fresh
 from alignlab.engine.refcache import HEADER, ReferenceCache, open_cache, weights_identity
+from alignlab.engine.steered import Steered
 
 A, B = "a" * 64, "b" * 64
 
@@ -165,23 +167,40 @@ def test_only_rows_of_floats_are_kept(tmp_path):
 def test_where_it_lies(tmp_path, monkeypatch):
     model = tiny_models.make_model()
     monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path))
-    assert open_cache("none", model.module, model.tokenizer, "float32") is None
-    assert open_cache("auto", model.module, model.tokenizer, "float32").path.parent == tmp_path / "references"
-    own = open_cache(str(tmp_path / "own"), model.module, model.tokenizer, "bfloat16").path
+    assert open_cache("none", model) is None
+    assert open_cache("auto", model).path.parent == tmp_path / "references"
+    assert open_cache("auto", model).path.name.endswith("-float32.logp")
+    with torch.autocast("cpu", torch.bfloat16):
+        own = open_cache(str(tmp_path / "own"), model).path
     assert own.parent == tmp_path / "own"
     assert own.name.endswith("-bfloat16.logp")
+    assert open_cache("auto", Steered(model, [])) is None, "its weights do not say all about it"
 
 
 def test_the_identity_is_that_of_what_is_computed():
     model = tiny_models.make_model()
-    plain = weights_identity(model.module, model.tokenizer)
+    plain = weights_identity(model)
+    assert plain == model.digest
     other = tiny_models.make_model(seed=1)
-    assert weights_identity(other.module, other.tokenizer) != plain
-    with torch.no_grad():
-        next(other.module.parameters())[0, 0] += 1e-3
+    assert weights_identity(other) != plain
     adapted = LanguageModel(module=model.module, tokenizer=model.tokenizer)
     _put_fresh(adapted, Lora(r=2, seed=5))
-    assert weights_identity(adapted.module, adapted.tokenizer) == plain, "a fresh adapter changes nothing"
+    assert weights_identity(adapted) == plain, "a fresh adapter changes nothing"
     with torch.no_grad():
         next(p for name, p in adapted.module.named_parameters() if "lora_B" in name)[0, 0] = 1e-3
-    assert weights_identity(adapted.module, adapted.tokenizer) != plain
+    assert weights_identity(adapted) != plain
+
+
+@pytest.mark.parametrize("more", [{"modules_to_save": ["lm_head"]}, {"trainable_token_indices": [7]}])
+def test_an_adapter_that_brings_more_than_products_changes_something(more):
+    from peft import LoraConfig, get_peft_model
+
+    model = tiny_models.make_model()
+    plain = weights_identity(model)
+    module = get_peft_model(model.module, LoraConfig(r=2, target_modules="all-linear", **more))
+    own = next(p for name, p in module.named_parameters() if "modules_to_save" in name or "trainable_tokens" in name)
+    with torch.no_grad():
+        own.add_(1.0)
+    adapted = LanguageModel(module=module, tokenizer=model.tokenizer)
+    assert base_digest(module, model.tokenizer) == plain
+    assert weights_identity(adapted) != plain

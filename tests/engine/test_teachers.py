@@ -1,13 +1,16 @@
 """Annotations of teachers against whole distributions; batches that carry them."""
 
 import dataclasses
+import random
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import tiny_models
+from alignlab.engine import work
 from alignlab.engine.encode import Example, collate
-from alignlab.engine.teachers import annotated, top_tokens
+from alignlab.engine.teachers import annotated
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +76,34 @@ def test_the_whole_vocabulary_leaves_no_rest(models):
     assert (example.views["teacher"].rest == -torch.inf).all()
 
 
-def test_top_tokens_are_the_likeliest_first(models):
-    groups = collate(some(), 0)
-    top = top_tokens(models[0], groups, 3)
-    expected = whole(models[0], [7, 8, 9], [10, 11, 2]).topk(3).indices
-    assert torch.equal(top[0, :3], expected)
-    assert (top[~groups.mask] == 0).all()
+def test_each_node_is_read_once_by_each_teacher():
+    """Counted by PyTorch with eager attention, which computes the hidden half of every causal square too."""
+    models = [tiny_models.make_model(seed=seed) for seed in (0, 1)]
+    for model in models:
+        model.module.set_attn_implementation("eager")
+    draw = random.Random(0)
+    sizes = [(40, (30, 20, 9, 5)), (25, (12, 12)), (60, (8, 7, 6))]
+    examples = [
+        Example(
+            prompt_ids=[draw.randrange(6, 300) for _ in range(p)],
+            completions=tuple([draw.randrange(6, 300) for _ in range(c)] for c in cs),
+        )
+        for p, cs in sizes
+    ]
+    teachers = dict(zip(("teacher", "teacher_ref"), models))
+    annotated(examples, teachers, models[0], 5)  # both paths are compared
+    with FlopCounterMode(display=False) as counter, work.measured() as found:
+        annotated(examples, teachers, models[0], 5)
+    price, least = work.price(models[0].module), work.least(models[0].module, [collate(examples, 0)])
+    hidden = sum((p + cs[0] - 1) ** 2 for p, cs in sizes)  # the last token of a completion is not read
+    assert counter.get_total_flops() == price.forward(found) + 2 * price.pair * hidden
+    assert 1 <= price.forward(found) / (2 * price.forward(least)) <= 1.05
+
+
+def test_completions_longer_than_the_teacher_are_an_error(models):
+    example = Example(prompt_ids=[7] * 200, completions=([8] * 60,))
+    with pytest.raises(ValueError, match="260 tokens, but the model takes 256"):
+        annotated([example], {"teacher": models[0]}, models[0], 3)
 
 
 def test_a_teacher_with_another_tokenizer_is_an_error(models):

@@ -8,7 +8,7 @@ import torch
 
 from alignlab.core.types import Row, View
 from alignlab.engine.encode import collate, encode
-from alignlab.engine.load import LanguageModel
+from alignlab.engine.load import LanguageModel, save
 from alignlab.engine.steered import Steered
 from alignlab.objectives import dpo
 from alignlab.probes import preference_rankings as rankings
@@ -143,6 +143,34 @@ def test_report_of_four_pairs():
     assert [row[1] for row in result.tables["flips"].rows] == [1, 0, 0, 3]
     released = values(report(Scored(policy=four, ref=four, tokens=LENGTHS, votes=VOTES), Config(form="released")))
     assert released["idealised_accuracy/median"] == 1.0
+
+
+def test_the_reference_is_normalised_by_its_own_tokens():
+    """Means of -3 and -1 by the reference's counts; by the policy's, -2 and -2.5, the other answer would be ideal."""
+    ref, tokens = np.array([[-6.0, -5.0]]), np.array([[3, 2]])
+    scored = Scored(policy=ref, ref=ref, tokens=tokens, votes=np.array([0.75]), ref_tokens=np.array([[2, 5]]))
+    normalised = "alignment_gap/length_normalised"
+    own, theirs = (values(report(s, Config())) for s in (scored, dataclasses.replace(scored, ref_tokens=tokens)))
+    assert own["ranking_accuracy/length_normalised"] == theirs["ranking_accuracy/length_normalised"] == 1.0
+    assert (own[normalised], theirs[normalised]) == (-1.0, 0.0)
+    assert values(report(dataclasses.replace(scored, ref_tokens=None), Config()))[normalised] == 0.0, "as many"
+
+
+def test_a_reference_may_have_a_tokenizer_of_its_own(tiny_models, tiny_model, monkeypatch, tmp_path):
+    reference = tiny_models.make_model("llama", seed=1)
+    reference.tokenizer = tiny_models.make_tokenizer(size=270)
+    reference.module.resize_token_embeddings(len(reference.tokenizer))
+    save(reference, tmp_path / "other")
+    seen = []
+    monkeypatch.setattr(rankings, "report", lambda found, cfg: seen.append(found) or report(found, cfg))
+    for spec in (str(tmp_path / "other"), None):
+        rankings.measure(tiny_model, ROWS, Config(reference=spec, ref_cache="none"))
+    (policy, tokens), (ref, ref_tokens) = pair_logps(tiny_model, ROWS), pair_logps(reference, ROWS)
+    assert (ref_tokens > tokens).all(), "of fewer words, so that a text has more"
+    for found, expected in zip(seen, ((ref, ref_tokens), (policy, tokens)), strict=True):
+        assert (found.tokens == tokens).all()
+        np.testing.assert_allclose(found.ref, expected[0], atol=1e-4)
+        assert (found.ref_tokens == expected[1]).all()
 
 
 def test_win_rate_around_its_peak():

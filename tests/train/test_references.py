@@ -11,8 +11,10 @@ import pytest
 import torch
 import train_runs as runs
 
+import tiny_models
 from alignlab.engine import routed
-from alignlab.engine.load import Lora, _put_fresh
+from alignlab.engine.adapters import load_all
+from alignlab.engine.load import Lora, _put_fresh, load, save
 from alignlab.engine.refcache import CoverageError
 from alignlab.objectives import dpo
 from alignlab.train import batches
@@ -125,6 +127,18 @@ def test_coverage_is_checked():
         batches.batch_of([0, 2], examples, {**known, 2: known[2][:-1]}, 0)
 
 
+@pytest.mark.parametrize("more", [True, False])
+def test_a_reference_with_another_tokenizer_is_an_error(tmp_path, more):
+    """Of more tokens, to which the ids mean something else; of fewer, which lacks some: before anything is scored."""
+    other = runs.small(1)
+    tokenizer = tiny_models.make_tokenizer(size=340 if more else 300)
+    assert (len(tokenizer) > len(other.tokenizer)) == more
+    other.tokenizer = tokenizer
+    other.module.resize_token_embeddings(len(tokenizer))
+    with pytest.raises(ValueError, match="reference tests/small@.* has another tokenizer than the policy; .* give a"):
+        runs.gradients(runs.small(), runs.some(4, pairs=True), dpo.loss, dpo.Config(), tmp_path, reference=other)
+
+
 def test_a_run_looks_up_what_another_run_with_other_settings_scored(tmp_path, monkeypatch):
     """Over beta, seed and epoch; and its gradients are those of a run that scores for itself."""
     examples, options = runs.some(12, pairs=True), {"reference": runs.small(1)}
@@ -153,6 +167,33 @@ def test_the_prompt_of_each_completion_is_in_its_key(tmp_path):
     found = values(Counted(model, False), [example, other], tmp_path)
     assert Counted.seen == 4
     assert not torch.equal(found[0], found[1])
+
+
+def test_adapters_of_one_module_have_their_own_values(tmp_path):
+    """They share all tensors and one cache; their plain base shares its values with the base loaded alone."""
+    examples = runs.some(6, pairs=True)
+    save(runs.small(), tmp_path / "base")
+    for seed in (1, 2):
+        model = load(tmp_path / "base", lora=Lora(r=2, seed=seed))
+        for name, parameter in model.module.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.5)
+        save(model, tmp_path / str(seed))
+    names = ("1", "base", "2")
+    models = load_all([tmp_path / name for name in names])
+    assert len({id(model.module) for model in models}) == 1
+    expected = [values(Counted(load(tmp_path / name), False), examples, "none") for name in names]
+    for model, own in zip(models, expected):
+        found = values(Counted(model, False), examples, tmp_path / "cache")
+        assert Counted.seen == 12
+        for i in range(6):
+            torch.testing.assert_close(found[i], own[i], atol=1e-4, rtol=0)
+        assert torch.equal(values(Counted(model, False), examples, tmp_path / "cache")[3], found[3])
+        assert Counted.seen == 0
+    assert not torch.allclose(expected[0][3], expected[2][3], atol=1e-2)
+    for name in names:
+        values(Counted(load(tmp_path / name), False), examples, tmp_path / "cache")
+        assert Counted.seen == 0, "loaded alone it is the same model"
 
 
 @pytest.mark.parametrize("where", ["", None])

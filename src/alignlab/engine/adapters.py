@@ -17,36 +17,13 @@ from alignlab.core.types import Groups, Sample, View
 from alignlab.engine import attention
 from alignlab.engine import load as loading
 from alignlab.engine.agreement import sharing_of
-from alignlab.engine.identity import base_digest, digest
+from alignlab.engine.identity import adapter_digest, base_digest
 from alignlab.engine.load import BASE_FILE, LanguageModel, LoadError, load
 from alignlab.engine.quiet import quiet
 from alignlab.engine.score import score_adapters
 
 PLAIN = None
 """the name of the base itself, with no adapter on"""
-
-
-class _Alone(nn.Module):
-    """A module with one of its adapters, as its digest would be if that were the only one."""
-
-    def __init__(self, module: Any, adapter: str) -> None:
-        super().__init__()
-        weights = module.state_dict()
-        # the dot at the end: of an embedding peft names a tensor `lora_embedding_A.NAME`
-        mark = f".{adapter}."
-        own = {key.split(".lora_")[0] for key in weights if ".lora_" in key and mark in f"{key}."}
-        self.alone = {}
-        for key, value in weights.items():
-            layer, wrapped, rest = key.partition(".base_layer.")
-            if wrapped and layer not in own:  # wrapped for the others alone
-                self.alone[f"{layer}.{rest}"] = value
-            elif ".lora_" not in key or mark in f"{key}.":
-                self.alone[f"{key}.".replace(mark, ".default.")[:-1]] = value
-        self.config, self.peft_config = module.config, {"default": module.peft_config[adapter]}
-
-    def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Return the weights and this adapter's, under the name a lone adapter has."""
-        return self.alone
 
 
 @dataclass
@@ -57,11 +34,11 @@ class Switched(LanguageModel):
     adapter: str | None = PLAIN
 
     @property
-    def identity(self) -> str:
-        """What the model would be called if it had been loaded alone."""
+    def digest(self) -> str:
+        """64 hex digits of the model, as if it had been loaded alone."""
         if self.adapter is PLAIN:
-            return f"{self.name}@{base_digest(self.module, self.tokenizer)[:8]}"
-        return f"{self.name}@{digest(_Alone(self.module, self.adapter), self.tokenizer)[:8]}"
+            return base_digest(self.module, self.tokenizer)
+        return adapter_digest(self.module, self.tokenizer, self.adapter)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:

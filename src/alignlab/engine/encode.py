@@ -10,11 +10,30 @@ from alignlab.core.types import Message, Prompt, Row
 from alignlab.engine.controls import Rendered, controls, render, tokenise
 from alignlab.engine.examples import Example, collate
 
-__all__ = ["Example", "TooLong", "collate", "encode"]
+__all__ = ["Example", "TooLong", "collate", "encode", "same_token_ids"]
 
 
 class TooLong(ValueError):
     """A prompt or completion that the model has no room for; callers may count and leave out such rows."""
+
+
+def same_token_ids(tokenizer: Any, other: Any, role: str, whose: str) -> None:
+    """Check that a model may read token ids that were made for another.
+
+    Args:
+        tokenizer: the one that made them.
+        other: the model that is to read them.
+        role: of that model, for the message.
+        whose: tokenizer it is, for the message.
+
+    Raises:
+        ValueError: the model's vocabulary is another one.
+    """
+    if other.tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise ValueError(
+            f"{role} {other.identity} has another tokenizer than {whose}; token ids must agree: give a model with the"
+            " same tokenizer"
+        )
 
 
 def chat_text(tokenizer: Any, messages: Sequence[Message]) -> str:

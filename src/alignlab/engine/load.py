@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -60,9 +59,14 @@ class LanguageModel:
     """the spec it was loaded from"""
 
     @property
+    def digest(self) -> str:
+        """64 hex digits of weights, adapters, config, tokenizer and chat template as they are now."""
+        return digest(self.module, self.tokenizer)
+
+    @property
     def identity(self) -> str:
-        """`<name>@<8 hex>`: a digest of weights, adapter, config, tokenizer and chat template as they are now."""
-        return f"{self.name}@{digest(self.module, self.tokenizer)[:8]}"
+        """`<name>@<8 hex>` of the digest."""
+        return f"{self.name}@{self.digest[:8]}"
 
     @property
     def device(self) -> torch.device:
@@ -74,7 +78,7 @@ class LanguageModel:
         """The most tokens of prompt and completion together; None where the config does not say."""
         return context_length(self.module)
 
-    def score(self, groups: Groups, at: Int[Tensor, "N T k"] | None = None, *, context: str | None = None) -> View:
+    def score(self, groups: Groups, at: Tensor | int | None = None, *, context: str | None = None) -> View:
         """Log-probabilities of the completions of `groups`: `engine.score.score`."""
         return score(self.module, groups, at, context=context)
 
@@ -306,10 +310,8 @@ def save(model: LanguageModel, folder: str | os.PathLike[str]) -> None:
         model.module.save_pretrained(beside)
         model.tokenizer.save_pretrained(beside)
         if isinstance(model.module, PeftModel):
-            files.write_json(
-                beside / BASE_FILE,
-                {"spec": _lasting(model.source), "digest": base_digest(model.module, model.tokenizer)},
-            )
+            base = {"spec": _lasting(model.source), "digest": base_digest(model.module, model.tokenizer)}
+            files.write_json(beside / BASE_FILE, base)
 
 
 def _lasting(source: str) -> str:

@@ -1,9 +1,12 @@
-"""From token ids to log-probabilities at chosen places: the head runs there only, and float32 logits come in chunks."""
+"""From token ids to log-probabilities at chosen places: the head runs there only, and float32 logits come in chunks.
+
+Where no gradient is wanted, logits are there a chunk at a time altogether.
+"""
 
 import contextlib
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +21,22 @@ CHUNK = 1 << 24
 PIECE = 1 << 19
 """of them on a CPU, whose caches are to hold them"""
 
+AT_ONCE = 1 << 26
+"""logits that the head makes at once where no gradient is wanted"""
+
 UNLIKELY = -64.0
 """nats"""
+
+
+class Said(NamedTuple):
+    """What logits say at M places."""
+
+    logp: Tensor
+    """[M, 1 + k]: log-probabilities of the scored token and of those asked for as well"""
+    rest: Tensor
+    """[M]: of all but the latter; zeros if not asked"""
+    top: Tensor | None = None
+    """[M, k]: the ids of the latter, where the likeliest were asked for"""
 
 
 def logits_at(
@@ -45,6 +62,113 @@ def logits_at(
     logits = logits.clone() if watched else logits
     # not logits[0], whose gradient would be copied into zeros
     return logits.squeeze(0) if narrowed else logits[row, position]
+
+
+def said_at(
+    module: nn.Module, ids: Tensor, row: Tensor, position: Tensor, wanted: Tensor, at: Tensor | int | None,
+    place: Tensor | None = None, *, counts: Sequence[int] | None = None, **inputs: Any,
+) -> Said:  # fmt: skip
+    """Return what the logits at M (row, position) places say of the tokens that they predict.
+
+    Args:
+        module: a causal language model, unwrapped.
+        ids: [B, S].
+        row: of each place.
+        position: of each place.
+        wanted: ids [m] of the tokens.
+        at: ids [m, k] that are asked for as well; or k, for the likeliest; None for neither.
+        place: as of `log_probs`.
+        counts: as of `logits_at`.
+        inputs: of the model.
+    """
+    whole = torch.is_grad_enabled() or len(row) <= (size := places_at_once(module))
+    if whole or module.get_output_embeddings() is None:
+        return _said(logits_at(module, ids, row, position, counts=counts, **inputs), wanted, at, place)
+    return _in_chunks(module, ids, row, position, wanted, at, place, size, counts, inputs)
+
+
+def places_at_once(module: nn.Module) -> int:
+    """Return at how many places logits are made at once where no gradient is wanted."""
+    return max(1, AT_ONCE // int(attention.text_config(module.config).vocab_size))
+
+
+def _said(logits: Tensor, wanted: Tensor, at: Tensor | int | None, place: Tensor | None) -> Said:
+    if not isinstance(at, int):
+        wanted = wanted[:, None] if at is None else torch.cat([wanted[:, None], at], 1)
+        return Said(*log_probs(logits, wanted, at is not None, place))
+    parts = logits.detach().split(_rows(logits, CHUNK))
+    top = torch.cat([part.topk(at).indices for part in parts])
+    top = top if place is None else top[place]
+    return Said(*log_probs(logits, torch.cat([wanted[:, None], top], 1), True, place), top)
+
+
+def _in_chunks(module, ids, row, position, wanted, at, place, size, counts, inputs) -> Said:
+    """Say the same without gradient, from the logits of `size` places at a time.
+
+    The layers run once; the head, and what the model does after it, once for each chunk.
+    """
+    head, layers = module.get_output_embeddings(), _layers(module)
+    hidden: Tensor | None = None
+    output: Any = None
+    parts: list[Said] = []
+
+    def narrow(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:  # noqa: ARG001
+        nonlocal hidden
+        if hidden is None:
+            if args[0].shape[:2] != ids.shape:
+                return None
+            hidden = args[0][row, position]
+        return (hidden[None, start:stop], *args[1:])
+
+    def keep(layers: nn.Module, args: Any, given: Any) -> None:  # noqa: ARG001
+        nonlocal output
+        output = given
+
+    with contextlib.ExitStack() as during:
+        during.enter_context(products.fast(module))
+        during.callback(head.register_forward_pre_hook(narrow).remove)
+        if layers is not None:
+            during.callback(layers.register_forward_hook(keep).remove)
+        for start, stop, first, last in _cuts(len(row), place, size):
+            with routing(None if counts is None else _between(counts, start, stop)):
+                logits = module(input_ids=ids, use_cache=False, **inputs).logits
+            if hidden is None:
+                return _said(logits[row, position], wanted, at, place)
+            if output is not None and not parts:
+                during.enter_context(_answering(layers, output))
+            some = at[first:last] if isinstance(at, Tensor) else at
+            own = None if place is None else place[first:last] - start
+            parts.append(_said(logits.squeeze(0), wanted[first:last], some, own))
+            del logits  # before the next ones are made
+    logp, rest, top = zip(*parts)
+    return Said(torch.cat(logp), torch.cat(rest), torch.cat(top) if isinstance(at, int) else None)
+
+
+def _layers(module: nn.Module) -> nn.Module | None:
+    """Return the part of a model that its head comes after; None where it is not known, and runs for every chunk."""
+    base = module.get_base_model() if hasattr(module, "get_base_model") else module
+    found = base.get_decoder() if hasattr(base, "get_decoder") else None
+    return None if found is base else found
+
+
+@contextlib.contextmanager
+def _answering(part: nn.Module, output: Any) -> Iterator[None]:
+    """Let a part of a model give this output, whatever it is asked; afterwards, exceptions included, as before."""
+    before = vars(part).get("forward")
+    part.forward = lambda *_, **__: output  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if before is None:
+            del part.forward
+        else:
+            part.forward = before  # type: ignore[method-assign]
+
+
+def _between(counts: Sequence[int], start: int, stop: int) -> list[int]:
+    """Return how many of the places from `start` to `stop` are of each output head."""
+    ends = itertools.accumulate(counts)
+    return [max(0, min(stop, end) - max(start, end - count)) for count, end in zip(counts, ends)]
 
 
 def log_probs(logits: Tensor, wanted: Tensor, with_rest: bool, place: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -153,17 +277,23 @@ def _with_rest(logits: Tensor, wanted: Tensor, place: Tensor | None) -> tuple[Te
     return logits.gather(1, wanted) - total[:, None], others.logsumexp(-1) - total
 
 
-def placed(parts: list[tuple[Tensor, Tensor]], mask: Tensor, at: Tensor | None, places: tuple) -> View:
-    """Put values [M, 1 + k] and rests [M] where they belong; zeros elsewhere."""
+def placed(parts: list[Said], mask: Tensor, at: Tensor | int | None, places: tuple) -> View:
+    """Put what was told where it belongs; zeros elsewhere. `at`: as `said_at` had it, but for ids [N, T, k]."""
+    if isinstance(at, int):
+        top_ids = torch.zeros((*mask.shape, at), dtype=torch.long, device=mask.device)
+        if parts:
+            top_ids = top_ids.index_put(places, torch.cat([part.top for part in parts if part.top is not None]))
+    elif at is not None:
+        top_ids = at
     if not parts:
         zeros = torch.zeros(mask.shape, device=mask.device)
         return View(logp=zeros) if at is None else View(
-            logp=zeros, top_ids=at, top_logp=zeros.new_zeros(at.shape), rest=zeros.clone()
+            logp=zeros, top_ids=top_ids, top_logp=zeros.new_zeros(top_ids.shape), rest=zeros.clone()
         )  # fmt: skip
-    values = torch.cat([v for v, _ in parts])
+    values = torch.cat([part.logp for part in parts])
     logp = values.new_zeros(mask.shape).index_put(places, values[:, 0])
     if at is None:
         return View(logp=logp)
-    top = values.new_zeros(at.shape).index_put(places, values[:, 1:])
-    rest = values.new_zeros(mask.shape).index_put(places, torch.cat([r for _, r in parts]))
-    return View(logp=logp, top_ids=at, top_logp=top, rest=rest)
+    top = values.new_zeros(top_ids.shape).index_put(places, values[:, 1:])
+    rest = values.new_zeros(mask.shape).index_put(places, torch.cat([part.rest for part in parts]))
+    return View(logp=logp, top_ids=top_ids, top_logp=top, rest=rest)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alignlab.core.types import Groups, View
 from alignlab.engine import attention, routed, work
 from alignlab.engine.heads import scalar_head, values_at
-from alignlab.engine.logits import log_probs, logits_at, placed
+from alignlab.engine.logits import Said, placed, said_at
 
 
 @contextlib.contextmanager
@@ -72,8 +72,13 @@ def plain_path(module, groups: Groups, prompts, at, device, batch_tokens: int | 
             head=None if groups.head is None else groups.head[rows.to(groups.head.device)],
         )  # fmt: skip
         with mode:
-            parts.append(_scored(module, some, prompts, None if at is None else at[there], device, batch_tokens))
+            parts.append(_scored(module, some, prompts, _of(at, there), device, batch_tokens))
     return _joined(parts, order.argsort().to(device), at)
+
+
+def _of(at: Tensor | int | None, chosen: Tensor) -> Tensor | int | None:
+    """Return what is asked for as well of some of the completions."""
+    return at[chosen] if isinstance(at, Tensor) else at
 
 
 def _scored(module, groups: Groups, prompts, at, device, batch_tokens: int | None) -> View:
@@ -118,20 +123,20 @@ def _in_batches(module, ids, keep, mask, prompt_lengths, head, at, batch_tokens)
     while start < len(order):
         stop = start + max(1, batch_tokens // max(1, sizes[start]))
         chosen = order[start:stop]
-        part_at = None if at is None else at[chosen]
         cut = ids[chosen, : sizes[start]]
-        parts.append(_view(module, cut, mask[chosen], prompt_lengths[chosen], head[chosen], part_at))
+        parts.append(_view(module, cut, mask[chosen], prompt_lengths[chosen], head[chosen], _of(at, chosen)))
         start = stop
     return _joined(parts, order.argsort(), at)
 
 
-def _joined(parts: list[View], back: Tensor, at: Tensor | None) -> View:
+def _joined(parts: list[View], back: Tensor, at: Tensor | int | None) -> View:
     """Put views one behind the other, then in the order `back`."""
     joined = View(logp=torch.cat([p.logp for p in parts])[back])
     if at is None:
         return joined
+    ids = at if isinstance(at, Tensor) else torch.cat([p.top_ids for p in parts])[back]
     top, rest = torch.cat([p.top_logp for p in parts])[back], torch.cat([p.rest for p in parts])[back]
-    return replace(joined, top_ids=at, top_logp=top, rest=rest)
+    return replace(joined, top_ids=ids, top_logp=top, rest=rest)
 
 
 def _view(
@@ -140,7 +145,7 @@ def _view(
     mask: Bool[Tensor, "N T"],
     prompt_lengths: Int[Tensor, "N"],
     head: Int[Tensor, "N"],
-    at: Int[Tensor, "N T k"] | None,
+    at: Int[Tensor, "N T k"] | int | None,
 ) -> View:
     """Score one batch of packed rows."""
     row, column = mask.nonzero(as_tuple=True)
@@ -153,9 +158,7 @@ def _view(
     work.note(ids.numel(), len(row), len(ids) * ids.shape[1] ** 2)
     if scalar_head(module) is not None:
         values = values_at(module, ids[:, :-1], row, position - 1)
-        return placed([(values[:, None], torch.zeros_like(values))], mask, None, (row, column))
-    logits = logits_at(module, ids, row, position - 1, counts=counts)
-    wanted = ids[row, position][:, None]
-    if at is not None:
-        wanted = torch.cat([wanted, at[row, column]], 1)
-    return placed([log_probs(logits, wanted, at is not None)], mask, at, (row, column))
+        return placed([Said(values[:, None], torch.zeros_like(values))], mask, None, (row, column))
+    asked = at[row, column] if isinstance(at, Tensor) else at
+    said = said_at(module, ids, row, position - 1, ids[row, position], asked, counts=counts)
+    return placed([said], mask, at, (row, column))

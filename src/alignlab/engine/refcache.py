@@ -27,8 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from alignlab.core import files
+from alignlab.engine.agreement import computes_in
 from alignlab.engine.endpoints.cache import default_folder
-from alignlab.engine.identity import base_digest, digest
+from alignlab.engine.identity import adapter_weights, base_digest
+from alignlab.engine.load import LanguageModel
 from alignlab.engine.routed import routed_head
 
 try:
@@ -40,26 +42,30 @@ MAGIC = b"\x93refLP1\n"
 HEADER = struct.Struct("<8sII32s")
 CHECK = 16
 DTYPES = {4: torch.float32, 8: torch.float64}
+FACTORS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
+"""of W + alpha / r * B A, as peft calls them"""
 
 
 class CoverageError(RuntimeError):
     """Reference values are missing, or have another length than their completion: never go on with those."""
 
 
-def weights_identity(module: nn.Module, tokenizer: Any) -> str:
+def weights_identity(model: LanguageModel) -> str:
     """Return 64 hex digits that stand for what a model computes; an untrained LoRA adapter changes nothing of it."""
-    if hasattr(module, "peft_config") and _adds_nothing(module):
-        return base_digest(module, tokenizer)
-    return digest(module, tokenizer)
+    if hasattr(model.module, "peft_config") and _adds_nothing(model.module):
+        return base_digest(model.module, model.tokenizer)
+    return model.digest
 
 
 def _adds_nothing(module: nn.Module) -> bool:
-    """Whether every adapter is a LoRA whose product B A is still zero."""
+    """Whether all that adapters have brought are the two factors of LoRA, and every product B A is still zero."""
     if any(str(getattr(c.peft_type, "value", c.peft_type)) != "LORA" for c in module.peft_config.values()):
         return False
-    zeros = [p for name, p in module.named_parameters() if "lora_B" in name or "lora_embedding_A" in name]
-    others = any("lora_magnitude" in name or "lora_bias" in name for name, _ in module.named_parameters())
-    return bool(zeros) and not others and not any(bool(p.detach().any()) for p in zeros)
+    brought = adapter_weights(module)
+    # of words the factor that starts at zero is called A
+    zeros = [value for key, value in brought.items() if ".lora_B." in key or ".lora_embedding_A." in key]
+    others = [key for key in brought if not any(f".{kind}." in key for kind in FACTORS)]
+    return bool(zeros) and not others and not any(bool(value.any()) for value in zeros)
 
 
 class ReferenceCache:
@@ -190,17 +196,16 @@ def _records(data: Any) -> Iterator[tuple[int, int]]:
         start = data.find(MAGIC, start + 1)
 
 
-def open_cache(where: str, module: nn.Module, tokenizer: Any, dtype: str) -> ReferenceCache | None:
-    """Return the cache of a model.
+def open_cache(where: str, model: Any) -> ReferenceCache | None:
+    """Return the cache of a model with the weights and adapters it has now, in the dtype that it computes in now.
 
     Args:
         where: "auto" for `references` in the user's cache folder, "none" for no cache, else a folder.
-        module: the reference model.
-        tokenizer: the model's.
-        dtype: of computation.
+        model: the reference; one whose weights do not say all about it (steered, mixed) has no cache.
     """
-    if where == "none":
+    if where == "none" or not isinstance(model, LanguageModel):
         return None
     folder = default_folder() / "references" if where == "auto" else Path(where).expanduser()
-    several = routed_head(module) is not None
-    return ReferenceCache(folder, weights_identity(module, tokenizer), dtype, routed=several)
+    several = routed_head(model.module) is not None
+    dtype = str(computes_in(model.module)).removeprefix("torch.")
+    return ReferenceCache(folder, weights_identity(model), dtype, routed=several)

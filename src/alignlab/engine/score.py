@@ -10,6 +10,7 @@ head (soft-capping, logit scale) is done by the model.
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -21,7 +22,7 @@ from alignlab.engine.agreement import agreed, agreeing, few, sharing_of
 from alignlab.engine.hardware import keep_freed_memory
 from alignlab.engine.heads import asked, pad_id_of, scalar_head, valued, values_at
 from alignlab.engine.layouts import compiled
-from alignlab.engine.logits import log_probs, logits_at, placed
+from alignlab.engine.logits import Said, placed, said_at
 from alignlab.engine.plain import check_length, evaluating, plain_path, unwrap
 from alignlab.engine.plan import PlannedRow, plan
 
@@ -41,7 +42,7 @@ COMPILED = "it is compiled, and rows of shared prompts differ in shape"
 def score(
     module: nn.Module,
     groups: Groups,
-    at: Int[Tensor, "N T k"] | None = None,
+    at: Int[Tensor, "N T k"] | int | None = None,
     *,
     context: str | None = None,
     batch_tokens: int | None = None,
@@ -59,7 +60,8 @@ def score(
             DistributedDataParallel.
         groups: prompts and completions; moved to the module's device. Of a model with several output heads
             (`engine.routed`) each completion is scored by its `head`; of any other model that is not looked at.
-        at: token ids to report as well, at every position; the result has top_ids, top_logp and rest.
+        at: token ids to report as well, at every position; or k, for the k likeliest of each, likeliest first (the
+            whole vocabulary where that is smaller). The result has top_ids, top_logp and rest.
         context: score the completions under `groups.contexts[context]` instead of the prompt.
         batch_tokens: tokens per row, or per padded batch on the plain path; None for what suits the device.
         share: None computes shared prompts once where a model can, once its first batch has agreed with the plain path
@@ -72,8 +74,8 @@ def score(
         reward model: `value`, what it says of prompt and completion up to and including each scored token; logp is 0.
 
     Raises:
-        ValueError: a prompt without tokens, an unknown context, a row longer than the model, `at` of a reward model,
-            several output heads and completions without `head`.
+        ValueError: a prompt without tokens, an unknown context, a row longer than the model, `at` of a reward model or
+            below 1, several output heads and completions without `head`.
         RuntimeError: by autograd, for a second backward pass through the same View: the first one's gradient takes the
             place of the logits; score again instead of retain_graph=True.
         NotShared: `share` is True and the model cannot.
@@ -83,9 +85,9 @@ def score(
     if device.type == "cpu":
         keep_freed_memory()
     groups = replace(groups, mask=groups.mask.to(device))
-    at = None if at is None else at.to(device)
     prompts = _prompts(groups, context)
     if scalar_head(module) is None:
+        at = _asked(module, at, device)
         return _scored(module, groups, prompts, at, batch_tokens, share)
     if at is not None:
         raise ValueError("a reward model gives one number per token, no probabilities of others; leave `at` out")
@@ -94,7 +96,7 @@ def score(
 
 
 def score_adapters(
-    module: nn.Module, groups: Groups, adapters: Sequence[str], at: Int[Tensor, "N T k"] | None = None
+    module: nn.Module, groups: Groups, adapters: Sequence[str], at: Int[Tensor, "N T k"] | int | None = None
 ) -> list[View]:
     """Score the same completions under several adapters of one module in one batch; no gradient.
 
@@ -115,13 +117,22 @@ def score_adapters(
     """
     device = next(module.parameters()).device
     groups = replace(groups, mask=groups.mask.to(device))
-    at = None if at is None else at.to(device)
+    at = _asked(module, at, device)
     with torch.no_grad(), evaluating(module):
         rows = _rows(groups, _prompts(groups, None), max(1, row_size_in_tokens(device) // len(adapters)))
         check_length(module, max((row.longest + 1 for row in rows), default=0))
         parts = [_row_values(module, row, at, device, adapters) for row in rows]
     places = _places(rows, device)
     return [placed([part[k] for part in parts], groups.mask, at, places) for k in range(len(adapters))]
+
+
+def _asked(module: nn.Module, at: Tensor | int | None, device: torch.device) -> Tensor | int | None:
+    """Return the ids to report as well, where the model is; or how many, no more than there are."""
+    if not isinstance(at, int):
+        return None if at is None else at.to(device)
+    if at < 1:
+        raise ValueError(f"at: expected token ids, or a number of likeliest tokens >= 1, got {at}")
+    return min(at, attention.text_config(module.config).vocab_size)
 
 
 def _scored(module, groups: Groups, prompts, at, batch_tokens: int | None, share: bool | None) -> View:
@@ -198,7 +209,7 @@ def _rows(
     return plan(lists, ids, group, scored, row_tokens=size, looked_at=set(lent), head=head)
 
 
-def _shared(module: nn.Module, rows: list[PlannedRow], mask: Tensor, at: Tensor | None, device: torch.device) -> View:
+def _shared(module: nn.Module, rows: list[PlannedRow], mask: Tensor, at: Any, device: torch.device) -> View:
     parts, read = [], []
     with contextlib.nullcontext() if torch.is_grad_enabled() else evaluating(module):
         for row in rows:
@@ -221,8 +232,8 @@ def _places(rows: list[PlannedRow], device: torch.device) -> tuple[Tensor, Tenso
 def _row_values(
     module, row: PlannedRow, at, device, adapters: Sequence[str] = (),
     *, keep: attention.Kept | None = None, on: attention.Kept | None = None,
-) -> list[tuple[Tensor, Tensor]]:  # fmt: skip
-    """Return log-probabilities [M, 1 + k] and [M] of the M scored tokens of a row, for each adapter that is named.
+) -> list[Said]:  # fmt: skip
+    """Return what is said of the M scored tokens of a row, for each adapter that is named.
 
     `keep` receives the prompts' keys and values; a row of completions alone is read `on` them.
     """
@@ -233,21 +244,24 @@ def _row_values(
     place, n, t = torch.tensor(row.scored, device=device, dtype=torch.long).reshape(-1, 3).T
     named = {"adapter_names": list(adapters)} if adapters else {}
     positions = torch.tensor([row.positions], device=device).expand(copies, -1)
+    wanted, asked = torch.tensor(row.targets, device=device), at[n, t] if isinstance(at, Tensor) else at
+    if copies > 1:
+        place = (torch.arange(copies, device=device)[:, None] * len(heads) + place).flatten()
+        wanted, heads = wanted.repeat(copies), heads.repeat(copies)
+        asked = asked.repeat(copies, 1) if isinstance(asked, Tensor) else asked
     with attention.sharing(module, row.spans, keep=keep, on=on) as layout:
         if scalar_head(module) is not None:
-            logits = values_at(module, ids, copy, heads, position_ids=positions)
+            values = values_at(module, ids, copy, heads, position_ids=positions)[place]
+            said = Said(values[:, None], torch.zeros_like(values))
         else:
             counts = routed.counts_of(module, row.routes)
-            logits = logits_at(module, ids, copy, heads.repeat(copies), counts=counts, position_ids=positions, **named)
+            said = said_at(
+                module, ids, copy, heads, wanted, asked, place, counts=counts, position_ids=positions, **named
+            )
     block = piecewise.BLOCK[device.type == "cpu"]
     pairs = work.done_for(row.spans, block, alone=on is not None, shared=layout.shared)
     work.note(copies * len(row.ids), copies * len(row.heads), copies * pairs)
-    if scalar_head(module) is not None:
-        values = logits[place]
-        return [(values[:, None], torch.zeros_like(values))]
-    wanted = torch.tensor(row.targets, device=device)[:, None]
-    if at is not None:
-        wanted = torch.cat([wanted, at[n, t]], 1)
     # even one chunk would have its gradient copied
-    parts = [logits] if copies == 1 else logits.chunk(copies)
-    return [log_probs(part, wanted, at is not None, place) for part in parts]
+    return [said] if copies == 1 else [
+        Said(*(None if part is None else part.chunk(copies)[k] for part in said)) for k in range(copies)
+    ]  # fmt: skip

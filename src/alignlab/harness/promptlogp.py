@@ -23,7 +23,6 @@ def of(model: Any, messages: Sequence[Message], top: int) -> Logprobs:
     """
     from alignlab.engine.encode import prompt_ids
     from alignlab.engine.load import LanguageModel
-    from alignlab.engine.teachers import top_tokens
 
     tokenizer = model.tokenizer
     (ids,) = prompt_ids(tokenizer, [getattr(model, "edited", lambda prompt: prompt)(tuple(messages))])
@@ -38,11 +37,10 @@ def of(model: Any, messages: Sequence[Message], top: int) -> Logprobs:
         logp = model.score(groups).logp[0].tolist()
         likeliest: list[list[tuple[int, float]]] = [[] for _ in logp]
     elif isinstance(model, LanguageModel):
-        at = top_tokens(model, groups, top)
-        view = model.score(groups, at)
-        assert view.top_logp is not None
+        view = model.score(groups, top)
+        assert view.top_ids is not None and view.top_logp is not None  # noqa: PT018 - narrows types
         logp = view.logp[0].tolist()
-        likeliest = [list(zip(*pair)) for pair in zip(at[0].tolist(), view.top_logp[0].tolist(), strict=True)]
+        likeliest = [list(zip(*pair)) for pair in zip(view.top_ids[0].tolist(), view.top_logp[0].tolist(), strict=True)]
     else:
         raise ValueError(f"prompt_logprobs={top}: of a steered model only 1 is served, the prompt's own tokens")
 

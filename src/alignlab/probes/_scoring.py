@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alignlab.core.types import Groups, Row
-from alignlab.engine.agreement import computes_in
 from alignlab.engine.encode import Example, collate, encode
-from alignlab.engine.load import LanguageModel
 from alignlab.engine.refcache import ReferenceCache, open_cache
 
 Floats = NDArray[np.float64]
@@ -24,7 +22,7 @@ def pair_logps(model: Any, rows: Sequence[Row], ref_cache: str = "none") -> tupl
 
     Args:
         model: scores; every token's value is kept in the cache where the model is nothing but its weights. What is
-            steered, mixed or shares its weights with other adapters is always scored.
+            steered or mixed is always scored.
         rows: pairs.
         ref_cache: "auto", "none" or a folder, as `engine.refcache.open_cache` takes it: training looks there too.
 
@@ -35,7 +33,7 @@ def pair_logps(model: Any, rows: Sequence[Row], ref_cache: str = "none") -> tupl
         if row.chosen is None or row.rejected is None:
             raise ValueError(f"row {number}: expected 'chosen' and 'rejected'; give preference pairs")
     examples = [encode(row, model.tokenizer) for row in rows]
-    cache = _cache_of(model, ref_cache)
+    cache = open_cache(ref_cache, model)
     if cache is None:
         values = [value for start in range(0, len(rows), BATCH)
                   for value in _scored(model, _stacked(model, examples[start : start + BATCH]))]  # fmt: skip
@@ -43,13 +41,6 @@ def pair_logps(model: Any, rows: Sequence[Row], ref_cache: str = "none") -> tupl
         values = _looked_up(model, examples, cache)
     sums = np.array([value.double().sum().item() for value in values], dtype=np.float64)
     return sums.reshape(-1, 2), np.array([len(value) for value in values], dtype=np.int64).reshape(-1, 2)
-
-
-def _cache_of(model: Any, where: str) -> ReferenceCache | None:
-    """Return the cache of a model whose digest says all about it, or None."""
-    if type(model) is not LanguageModel:
-        return None
-    return open_cache(where, model.module, model.tokenizer, str(computes_in(model.module)).removeprefix("torch."))
 
 
 def _stacked(model: Any, examples: Sequence[Example]) -> Groups:

@@ -187,6 +187,8 @@ class Scored:
     tokens: NDArray[np.int64]
     votes: Floats
     """[R] alpha"""
+    ref_tokens: NDArray[np.int64] | None = None
+    """as the reference's own tokenizer counts them; None: as many"""
 
 
 def measure(model: Any, rows: Sequence[Row], cfg: Config) -> Result:
@@ -201,18 +203,21 @@ def measure(model: Any, rows: Sequence[Row], cfg: Config) -> Result:
         ValueError: rows that are no pairs, or votes outside [0, 1].
     """
     pairs = list(rows) or list(world_rows("pairs", 0, 200))
-    policy, tokens = pair_logps(model, pairs, cfg.ref_cache)
-    ref = policy if cfg.reference is None else pair_logps(load(cfg.reference), pairs, cfg.ref_cache)[0]
+    policy, tokens = ref, ref_tokens = pair_logps(model, pairs, cfg.ref_cache)
+    if cfg.reference is not None:
+        # the same answers, whatever each model's tokenizer makes of them
+        ref, ref_tokens = pair_logps(load(cfg.reference), pairs, cfg.ref_cache)
     votes = np.array([float(row.facts.get("p", cfg.votes)) for row in pairs])
     if ((votes < 0) | (votes > 1)).any():
         raise ValueError("facts.p: expected shares of votes in [0, 1]")
-    return report(Scored(policy=policy, ref=ref, tokens=tokens, votes=votes), cfg)
+    return report(Scored(policy=policy, ref=ref, tokens=tokens, votes=votes, ref_tokens=ref_tokens), cfg)
 
 
 def report(found: Scored, cfg: Config) -> Result:
     """Turn scored pairs into numbers, without any model."""
     (policy_w, policy_l), (ref_w, ref_l) = found.policy.T, found.ref.T
-    mean_policy, mean_ref = found.policy / found.tokens, found.ref / found.tokens
+    mean_policy = found.policy / found.tokens
+    mean_ref = found.ref / (found.tokens if found.ref_tokens is None else found.ref_tokens)
     now, before = ranked(policy_w, policy_l, found.votes), ranked(ref_w, ref_l, found.votes)
     margin, c = policy_w - policy_l, difficulty(ref_w, ref_l)
     losses = dpo_loss(margin, c, cfg.beta, cfg.gamma)

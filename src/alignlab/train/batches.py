@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
 from alignlab.engine import attention
-from alignlab.engine.agreement import check_again, computes_in
+from alignlab.engine.agreement import check_again
 from alignlab.engine.encode import Example, collate
 from alignlab.engine.heads import scalar_head
 from alignlab.engine.load import LanguageModel
@@ -59,8 +59,7 @@ class Scorer(nn.Module):
     def cache(self, where: str) -> ReferenceCache | None:
         """Return the cache of what this module returns with the weights it has now: `engine.refcache.open_cache`."""
         with self._autocast():
-            dtype = str(computes_in(self.module)).removeprefix("torch.")
-        return open_cache(where, self._model.module, self._model.tokenizer, dtype)
+            return open_cache(where, self._model)
 
 
 def moved(value: Any, device: torch.device) -> Any:

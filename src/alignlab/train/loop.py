@@ -78,7 +78,7 @@ def train(
         the work of the steps as in `Stepper.spent`; a reference scored before them is no part of it.
 
     Raises:
-        ValueError: no examples; settings or data that do not fit the checkpoint to go on from.
+        ValueError: no examples; a reference with another tokenizer; settings or data that do not fit the checkpoint.
         FileExistsError: output_dir holds checkpoints and the run is not told to go on.
         FloatingPointError: the loss or the gradient is not finite.
         OSError: a checkpoint could not be written.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from alignlab.core.reduce import share, totals
 from alignlab.core.types import Groups, Term
 from alignlab.engine import attention, work
-from alignlab.engine.encode import Example
+from alignlab.engine.encode import Example, same_token_ids
 from alignlab.engine.load import LanguageModel
 from alignlab.train import batches, contexts
 from alignlab.train.log import Sums, ratios, with_logs
@@ -46,7 +46,7 @@ class Stepper:
         self._per_device, self._bf16, self._settle, self._ref_cache = per_device, bf16, settle, ref_cache
         self.carried: dict[str, float] = {}
         """what `settle` returned for the last step"""
-        self._pad = model.tokenizer.pad_token_id
+        self._tokenizer, self._pad = model.tokenizer, model.tokenizer.pad_token_id
         self._contexts = sorted(name.removeprefix("policy/") for name in needs if name.startswith("policy/"))
         self.ranks = accelerator.num_processes
         self._bare = batches.Scorer(model, bf16)
@@ -183,8 +183,12 @@ class Stepper:
         wanted: Sequence[int],
         move: Callable[[str], None],
     ) -> batches.Values:
-        """Score the wanted examples once with a reference model, or with the policy as it is now, or look them up."""
+        """Score the wanted examples once with a reference model, or with the policy as it is now, or look them up.
+
+        ValueError: a reference with another tokenizer, to which the token ids would mean something else.
+        """
         if model is not None:
+            same_token_ids(self._tokenizer, model, "reference", "the policy")
             model.module.to(self._accelerator.device)
         score = self._bare if model is None else batches.Scorer(model, self._bf16)
         cache = score.cache(self._ref_cache)
