@@ -1,6 +1,7 @@
 """Where things are inside a model: the one place that knows module names."""
 
 import re
+from typing import Any
 
 from torch import nn
 
@@ -21,6 +22,17 @@ def attention_projections(module: nn.Module) -> tuple[str, ...]:
     if not found:
         raise ValueError(f"no attention projections in {type(module).__name__}; name the target modules yourself")
     return tuple(found)
+
+
+def decoder_layers(module: nn.Module) -> list[nn.Module]:
+    """Return the layers that a decoder runs one after the other. Raises ValueError for a model without such a list."""
+    base: Any = module.get_base_model() if hasattr(module, "get_base_model") else module
+    config = base.config.get_text_config() if hasattr(base.config, "get_text_config") else base.config
+    lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+    found = next((part for part in lists if len(part) == config.num_hidden_layers), None)
+    if found is None:
+        raise ValueError(f"{type(base).__name__} has no list of its {config.num_hidden_layers} layers")
+    return list(found)
 
 
 def stores_inputs_first(module: nn.Module) -> bool:

@@ -30,6 +30,7 @@ from alignlab.core import files
 from alignlab.engine.endpoints.cache import default_folder
 from alignlab.engine.identity import base_digest, digest
 from alignlab.engine.routed import routed_head
+from alignlab.engine.sharded import whole
 
 try:
     import fcntl
@@ -59,7 +60,7 @@ def _adds_nothing(module: nn.Module) -> bool:
         return False
     zeros = [p for name, p in module.named_parameters() if "lora_B" in name or "lora_embedding_A" in name]
     others = any("lora_magnitude" in name or "lora_bias" in name for name, _ in module.named_parameters())
-    return bool(zeros) and not others and not any(bool(p.detach().any()) for p in zeros)
+    return bool(zeros) and not others and not any(bool(whole(p.detach()).any()) for p in zeros)
 
 
 class ReferenceCache:
