@@ -43,6 +43,15 @@ def on_host(cfg: TrainConfig) -> bool:
     return cfg.use_cpu or not torch.accelerator.is_available()
 
 
+def loading(cfg: TrainConfig, device: str) -> tuple[TrainConfig, str]:
+    """Return the settings, and the device to load a model on, of a run under `--device`.
+
+    A model that will be spread is loaded on the host, since it may be too large for any one device.
+    """
+    cfg = dataclasses.replace(cfg, use_cpu=True) if device == "cpu" else cfg
+    return cfg, "cpu" if wanted(cfg) and device == "auto" else device
+
+
 class Placement:
     """Processes, devices and weights of one run."""
 
@@ -60,7 +69,7 @@ class Placement:
                     f"accelerate's configuration asks for {name}, under which this loop cannot run: a step's gradients"
                     f" come from several backward passes, and are read before they are clipped; {INSTEAD}"
                 )
-        self.sharded, self._keeps = wanted(cfg), _checked() if wanted(cfg) else True
+        self.sharded, self._reshards = wanted(cfg), reshards()
         alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
         device, host = model.device, on_host(cfg)
         if alone and not host and device.type == "cuda":
@@ -105,7 +114,7 @@ class Placement:
         layers = decoder_layers(module)
         for part in (*layers, module):
             in_float32(part.parameters())  # layer by layer, so that few weights are whole at a time
-            fully_shard(part, mesh=mesh, **({} if self._keeps else {"reshard_after_forward": False}))
+            fully_shard(part, mesh=mesh, **({} if self._reshards else {"reshard_after_forward": False}))
         assert_sharded(module, layers, self.ranks)
         sharded.keep_in_step(module)
 
@@ -134,7 +143,7 @@ class Placement:
         self._model.module = self.whole(keep=True).module
 
 
-def _checked() -> bool:
+def reshards() -> bool:
     """Return whether layers give back what they gathered for the forward pass, as accelerate's configuration says.
 
     Raises:
@@ -142,11 +151,13 @@ def _checked() -> bool:
     """
     if not asked_of_accelerate("FSDP"):
         return True
+    from torch.distributed.fsdp import CPUOffloadPolicy
+
     plugin: Any = FullyShardedDataParallelPlugin()
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     checks = (
         (plugin.fsdp_version != 2, f"fsdp_version {plugin.fsdp_version}", "fsdp_version: 2"),
-        (bool(plugin.cpu_offload), "fsdp_offload_params", "fsdp_offload_params: false"),
+        (isinstance(plugin.cpu_offload, CPUOffloadPolicy), "fsdp_offload_params", "fsdp_offload_params: false"),
         (bool(plugin.activation_checkpointing), "fsdp_activation_checkpointing", "--gradient_checkpointing"),
         (precision != "no", f"mixed_precision {precision}", "mixed_precision: 'no' and --bf16"),
     )  # fmt: skip
