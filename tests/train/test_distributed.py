@@ -244,3 +244,12 @@ def test_the_shipped_configuration_is_fsdp2(monkeypatch):
     assert plugin.fsdp_version == 2
     assert plugin.reshard_after_forward is True
     assert distributed.reshards() is True
+
+
+def test_without_a_gpu_a_run_is_on_the_host_unasked(monkeypatch):
+    """accelerate has to be told, or it starts as many lone processes."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert distributed.on_host(TrainConfig())
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert not distributed.on_host(TrainConfig())
+    assert distributed.on_host(TrainConfig(use_cpu=True))
