@@ -3,7 +3,7 @@ import warnings
 import pytest
 from torch import nn
 
-from alignlab.engine.layouts import attention_projections
+from alignlab.engine.layouts import attention_projections, decoder_layers
 from alignlab.engine.load import Lora
 
 EXPECTED = {
@@ -62,3 +62,17 @@ def test_a_fresh_adapter_depends_on_its_seed_alone(tiny_models):
 def test_a_model_without_attention_is_refused():
     with pytest.raises(ValueError, match="no attention projections in Linear"):
         attention_projections(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "gemma2"])
+def test_the_layers_of_a_decoder_with_or_without_an_adapter(tiny_models, arch):
+    from alignlab.engine.load import _put_fresh
+
+    model = tiny_models.make_model(arch)
+    inner = model.module.transformer.h if arch == "gpt2" else model.module.model.layers
+    assert decoder_layers(model.module) == list(inner)
+    _put_fresh(model, Lora(r=2))
+    assert decoder_layers(model.module) == list(inner)
+    del model.module.get_base_model()._modules["transformer" if arch == "gpt2" else "model"]
+    with pytest.raises(ValueError, match="has no list of its 2 layers"):
+        decoder_layers(model.module)

@@ -21,6 +21,7 @@ import torch
 from alignlab.core import files
 from alignlab.engine.encode import Example
 from alignlab.engine.load import LanguageModel, load
+from alignlab.engine.sharded import whole
 from alignlab.objectives import bco, cut, dpo, kto, sft
 from alignlab.train import checkpoint, loop
 from alignlab.train.config import TrainConfig
@@ -31,7 +32,7 @@ import theorem
 import tiny_models
 
 END = 2
-SETTINGS = ("bf16", "gradient_checkpointing", "disable_dropout", "ref_cache")
+SETTINGS = ("bf16", "gradient_checkpointing", "disable_dropout", "ref_cache", "fsdp")
 
 
 def small(seed: int = 0, dtype: torch.dtype = torch.float32, architecture: str = "llama") -> LanguageModel:
@@ -58,8 +59,11 @@ def some(n: int, *, pairs: bool, seed: int = 0) -> list[Example]:
     return found
 
 
-def gradients(model, examples, loss, objective, folder, *, size=12, per_device=4, **options):
-    """Gradients of one optimiser step over `size` examples before clipping, as train() itself computes them."""
+def gradients(model, examples, loss, objective, folder, *, size=12, per_device=4, after=None, **options):
+    """Gradients of one optimiser step over `size` examples before clipping, as train() itself computes them.
+
+    `after` looks at the model then.
+    """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     cfg = TrainConfig(
         per_device_train_batch_size=per_device, gradient_accumulation_steps=size // (per_device * ranks), max_steps=1,
@@ -69,8 +73,10 @@ def gradients(model, examples, loss, objective, folder, *, size=12, per_device=4
     found = {}
 
     def keep(_step, record):
-        found.update({name: p.grad.detach().clone() for name, p in checkpoint.trained(model).items()})
+        found.update({name: whole(p.grad.detach()).clone() for name, p in checkpoint.trained(model).items()})
         found["record"] = record
+        if after is not None:
+            after(model)
 
     loop.train(model, examples, loss, cfg, Path(folder), objective_config=objective, on_step=keep, **options)
     return found

@@ -18,9 +18,10 @@ from alignlab.train.config import TrainConfig
 
 def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Mapping[str, Any]) -> Result:
     """Train with an objective; checkpoints, metrics.jsonl and the model land in the run folder."""
-    from alignlab.train import loop
+    from alignlab.train import distributed, loop
 
     settings: TrainConfig = flags.build(TrainConfig, values)
+    settings, where = distributed.loading(settings, values["device"])
     if not hasattr(module, "loss"):
         raise ValueError(f"{module.__name__.rpartition('.')[2]} has nothing to train; see `alignlab score -h`")
     rows = read_rows(ctx, dict(values))
@@ -29,7 +30,9 @@ def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Mapping[str, An
         rows, held_out = (module.annotate(part, cfg) if part else part for part in (rows, held_out))
     # a method may ask for a model with several output heads; any other trains the model as it is
     several = module.output_heads(cfg) if hasattr(module, "output_heads") else None
-    model = load_model(dict(values), head="fresh" if "value" in module.CARD.needs else "tokens", output_heads=several)
+    model = load_model(
+        {**values, "device": where}, head="fresh" if "value" in module.CARD.needs else "tokens", output_heads=several
+    )
     ctx.say(f"model {model.identity}")
     own = getattr(module, "encode", None)
     examples = encoded(ctx, "tokenise", rows, model, settings.max_length, own)

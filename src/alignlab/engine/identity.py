@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignlab.engine import sharded
+
 VOLATILE = {"_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache"}
 """config entries that saving and loading may change without changing the model"""
 NAMED = {
@@ -122,7 +124,9 @@ def _digest(
     whole = hashlib.sha256()
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         names = sorted(weights)
-        for name, part in zip(names, pool.map(lambda key: _tensor_digest(weights[key]), names)):
+        # of a model that is spread over ranks, all gather the same weight at a time
+        each = map if any(map(sharded.is_cut, weights.values())) else pool.map
+        for name, part in zip(names, each(lambda key: _tensor_digest(weights[key]), names)):
             whole.update(name.encode() + b"\0" + part)
     entries = {k: v for k, v in config.to_dict().items() if k not in VOLATILE}
     about = [entries, adapters, _tokenizer_facts(tokenizer), *([switches] if switches else [])]
@@ -135,7 +139,7 @@ def _plain(value: Any) -> Any:
 
 
 def _tensor_digest(tensor: Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous()
+    flat = sharded.whole(tensor.detach()).cpu().contiguous()
     part = hashlib.sha256(f"{flat.dtype} {tuple(flat.shape)}".encode())
     part.update(memoryview(flat.reshape(-1).view(torch.uint8).numpy()))
     return part.digest()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -38,6 +39,17 @@ def recomputing(module: nn.Module) -> Iterator[nn.Module]:
 def compiled(module: nn.Module) -> bool:
     """Whether a part of a model is compiled by `torch.compile`, which cannot follow what is done to models here."""
     return any(part._compiled_call_impl is not None or "_orig_mod" in part._modules for part in module.modules())
+
+
+def decoder_layers(module: nn.Module) -> list[nn.Module]:
+    """Return the layers that a decoder runs one after the other. Raises ValueError for a model without such a list."""
+    base: Any = module.get_base_model() if hasattr(module, "get_base_model") else module
+    config = base.config.get_text_config() if hasattr(base.config, "get_text_config") else base.config
+    lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+    found = next((part for part in lists if len(part) == config.num_hidden_layers), None)
+    if found is None:
+        raise ValueError(f"{type(base).__name__} has no list of its {config.num_hidden_layers} layers")
+    return list(found)
 
 
 def stores_inputs_first(module: nn.Module) -> bool:

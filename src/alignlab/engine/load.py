@@ -231,7 +231,9 @@ def _device(device: str) -> torch.device:
     if device != "auto":
         return _named_device(device)
     if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
+        # of several processes on a machine each has its own, which nobody has made the current one yet
+        own = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device()))
+        return torch.device("cuda", own % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from alignlab.core.types import View
-from alignlab.engine import attention, products
+from alignlab.engine import attention, products, sharded
 from alignlab.engine.routed import routing
 
 CHUNK = 1 << 24
@@ -130,6 +130,8 @@ def _in_chunks(module, ids, row, position, wanted, at, place, size, counts, inpu
         if layers is not None:
             during.callback(layers.register_forward_hook(keep).remove)
         for start, stop, first, last in _cuts(len(row), place, size):
+            if parts:
+                sharded.before_pass(module)
             with routing(None if counts is None else _between(counts, start, stop)):
                 logits = module(input_ids=ids, use_cache=False, **inputs).logits
             if hidden is None:

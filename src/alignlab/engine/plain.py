@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
-from alignlab.engine import attention, routed, work
+from alignlab.engine import attention, routed, sharded, work
 from alignlab.engine.heads import scalar_head, values_at
 from alignlab.engine.logits import Said, placed, said_at
 
@@ -148,6 +148,7 @@ def _view(
     at: Int[Tensor, "N T k"] | int | None,
 ) -> View:
     """Score one batch of packed rows."""
+    sharded.before_pass(module)
     row, column = mask.nonzero(as_tuple=True)
     counts = None
     if routed.routed_head(module) is not None:

@@ -32,6 +32,7 @@ from alignlab.engine.endpoints.cache import default_folder
 from alignlab.engine.identity import adapter_weights, base_digest
 from alignlab.engine.load import LanguageModel
 from alignlab.engine.routed import routed_head
+from alignlab.engine.sharded import whole
 
 try:
     import fcntl
@@ -65,7 +66,7 @@ def _adds_nothing(module: nn.Module) -> bool:
     # of words the factor that starts at zero is called A
     zeros = [value for key, value in brought.items() if ".lora_B." in key or ".lora_embedding_A." in key]
     others = [key for key in brought if not any(f".{kind}." in key for kind in FACTORS)]
-    return bool(zeros) and not others and not any(bool(value.any()) for value in zeros)
+    return bool(zeros) and not others and not any(bool(whole(value).any()) for value in zeros)
 
 
 class ReferenceCache:

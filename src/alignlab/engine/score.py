@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
-from alignlab.engine import attention, piecewise, routed, work
+from alignlab.engine import attention, piecewise, routed, sharded, work
 from alignlab.engine.agreement import agreed, agreeing, few, sharing_of
 from alignlab.engine.hardware import keep_freed_memory
 from alignlab.engine.heads import asked, pad_id_of, scalar_head, valued, values_at
@@ -237,6 +237,7 @@ def _row_values(
 
     `keep` receives the prompts' keys and values; a row of completions alone is read `on` them.
     """
+    sharded.before_pass(module)
     copies = max(1, len(adapters))
     ids = torch.tensor([row.ids], device=device).expand(copies, -1)
     heads = torch.tensor(row.heads, device=device)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
-from alignlab.engine import attention
+from alignlab.engine import attention, sharded
 from alignlab.engine.agreement import check_again
 from alignlab.engine.encode import Example, collate
 from alignlab.engine.heads import scalar_head
@@ -198,6 +198,8 @@ def reference_values(
         per_completion = iter(lengths)
         sizes += [(i, sum(next(per_completion) for _ in examples[i].completions)) for i in indices]
         move("")
+    if isinstance(score, Scorer):
+        sharded.finish(score.module)
     if not chunks:
         return known
     dtype = next((part.dtype for part in parts if part is not None), torch.float32)
@@ -261,13 +263,9 @@ def fingerprint(examples: Sequence[Example]) -> str:
         for ids in (example.prompt_ids, *example.completions, *example.contexts.values()):
             whole.update(len(ids).to_bytes(4, "little") + array("q", ids).tobytes())
         rest = (
-            example.pairs,
-            example.labels,
-            sorted(example.scores.items()),
-            sorted(example.contexts),
-            example.origins,
+            example.pairs, example.labels, sorted(example.scores.items()), sorted(example.contexts), example.origins,
             sorted(example.own_prompts.items()),
-        )
+        )  # fmt: skip
         whole.update(repr(rest).encode())
         for name, told in sorted(example.views.items()):
             whole.update(name.encode() + told.top_ids.numpy().tobytes() + told.top_logp.numpy().tobytes())

@@ -22,6 +22,7 @@ from torch import Tensor
 from alignlab.core.files import replacing_folder, write_json
 from alignlab.engine.load import LanguageModel
 from alignlab.engine.load import save as save_model
+from alignlab.engine.sharded import cut_like, whole
 
 TENSORS, STATE = "training.safetensors", "training.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -47,10 +48,31 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["device"], device)
 
 
+def gathered(model: LanguageModel, optimizer: torch.optim.Optimizer, *, keep: bool = True) -> dict[str, Tensor]:
+    """Return the trained parameters and AdamW's moments on the host, whole; none of them without `keep`.
+
+    Where they are spread over ranks, all ranks must call this.
+    """
+    found = {}
+    for name, parameter in trained(model).items():
+        moments = optimizer.state.get(parameter, {})
+        for kind, value in (("parameter", parameter), *((key, moments[key]) for key in MOMENTS if key in moments)):
+            tensor = whole(value.detach())
+            if keep:
+                found[f"{kind}/{name}"] = tensor.cpu().contiguous()
+    return found
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the parameters among `gathered` tensors that hold NaN or infinity."""
+    parameters = {name: value for name, value in tensors.items() if name.startswith("parameter/")}
+    return [name.partition("/")[2] for name, value in parameters.items() if not bool(torch.isfinite(value).all())]
+
+
 def save(
     folder: Path,
     model: LanguageModel,
-    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
     random: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> None:
@@ -59,19 +81,14 @@ def save(
     Args:
         folder: `<output_dir>/checkpoint-<step>`.
         model: what is trained.
-        optimizer: AdamW over `trained(model)`.
+        tensors: as `gathered` returns them.
         random: name -> random state, e.g. `0/host` for rank 0.
         state: JSON values to go on from.
 
     Raises:
         OSError: with the folder, the reason and what is left, e.g. on a full disk.
     """
-    tensors = {f"random/{name}": value for name, value in random.items()}
-    for name, parameter in trained(model).items():
-        tensors[f"parameter/{name}"] = parameter
-        moments = optimizer.state.get(parameter, {})
-        tensors |= {f"{key}/{name}": moments[key] for key in MOMENTS if key in moments}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    tensors = {**tensors, **{f"random/{name}": value.cpu() for name, value in random.items()}}
     try:
         with replacing_folder(folder) as beside:
             save_model(model, beside)
@@ -143,10 +160,10 @@ def load(folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer) -
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"parameter/{name}"])
+            parameter.copy_(cut_like(tensors[f"parameter/{name}"], parameter))
             moments = {key: tensors[f"{key}/{name}"] for key in MOMENTS if f"{key}/{name}" in tensors}
             if moments:
-                optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
+                optimizer.state[parameter] = {key: cut_like(value, parameter) for key, value in moments.items()}
     return {name.removeprefix("random/"): value for name, value in tensors.items() if name.startswith("random/")}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 FREE = {
     "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "logging_steps",
     "eval_steps", "save_steps", "save_total_limit", "report_to", "resume_from_checkpoint", "use_cpu", "max_length",
-    "ref_cache",
+    "ref_cache", "fsdp",
 }  # fmt: skip
 """settings that may differ when a run goes on; the rows per optimiser step may not, nor what else changes a step"""
 
@@ -69,6 +69,8 @@ class TrainConfig:
     """go on from this checkpoint folder; true: from the newest whole one in output_dir, if any"""
     use_cpu: bool = False
     """train on the processor even where there is an accelerator"""
+    fsdp: bool = False
+    """spread weights, gradients and AdamW's moments over the processes of torchrun or accelerate (FSDP2), by layer"""
     max_length: int = 1024
     """longest prompt and completion together, in tokens"""
     ref_cache: str = "auto"

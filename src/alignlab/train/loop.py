@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType, set_seed
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from alignlab.engine.encode import Example
 from alignlab.engine.load import LanguageModel
+from alignlab.engine.sharded import whole
 from alignlab.train import batches, checkpoint
 from alignlab.train.config import FREE, TrainConfig, items_of_step, learning_rate, plain, steps_per_epoch, total_steps
+from alignlab.train.distributed import Placement
 from alignlab.train.log import Log, Meter, check_tracker
 from alignlab.train.mismatched import extended
 from alignlab.train.optimizer import adamw
@@ -52,7 +53,7 @@ def train(
     """Train `model` in place.
 
     Args:
-        model: what is trained: all parameters that require a gradient.
+        model: what is trained: all parameters that require a gradient. After --fsdp its module is another, on the host.
         examples: tokenised rows.
         loss: `loss(batch, objective_config)` -> terms; `loss(batch, objective_config, values)` where `stats` is given.
             It reads `batch.views["policy"]`, with gradient, and `batch.views["ref"]` if it needs it. Of a reward
@@ -116,11 +117,8 @@ class Run:
         objective_config: Any, stats: Loss | None, eval_examples: Sequence[Example],
         *, settle: Settle | None = None, needs: Collection[str] = (),
     ) -> None:  # fmt: skip
-        log_with = None if cfg.report_to == "none" else cfg.report_to
-        self.accelerator = Accelerator(cpu=cfg.use_cpu, log_with=log_with, project_dir=str(folder))
-        kind = self.accelerator.distributed_type
-        if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
-            raise ValueError(f"this loop runs on one device or under DDP (torchrun), not under {kind}")
+        self.placement = Placement(model, cfg, folder)
+        self.accelerator = self.placement.accelerator
         self.model, self.cfg = model, cfg
         self.folder, self.ranks, self.log = folder, self.accelerator.num_processes, None
         self.batch = cfg.per_device_train_batch_size * cfg.gradient_accumulation_steps * self.ranks
@@ -136,7 +134,9 @@ class Run:
         self.rows, lend = len(examples), "mismatched" in needs
         self.data = extended(examples, map(self._items, range(self.total)), lend=lend)
         self.held_out = extended(eval_examples, [range(len(eval_examples))], lend=lend)
-        self.optimizer = self._prepare()
+        self.placement.place()
+        self.parameters = list(checkpoint.trained(model).values())
+        self.optimizer = adamw(self.parameters, cfg)
         self.stepper = Stepper(
             model, self.accelerator, loss, stats, objective_config,
             per_device=cfg.per_device_train_batch_size, bf16=cfg.bf16, settle=settle, needs=needs,
@@ -145,12 +145,6 @@ class Run:
 
     def _items(self, step: int) -> tuple[int, ...]:
         return items_of_step(step, self.rows, self.batch, self.cfg.seed)
-
-    def _prepare(self) -> torch.optim.AdamW:
-        """Put the weights in place; return their optimiser."""
-        self.model.module.to(self.accelerator.device)
-        self.parameters = list(checkpoint.trained(self.model).values())
-        return adamw(self.parameters, self.cfg)
 
     def train(self, reference: LanguageModel | None, on_step: OnStep | None) -> dict[str, float]:
         """Run all steps that are not done yet."""
@@ -176,6 +170,7 @@ class Run:
                 on_step(self.step, record)
             move(f"loss {record['loss']:.4f}" if "loss" in record else "")
         self.optimizer.zero_grad(set_to_none=True)
+        self.placement.settle()
         return {
             **self.metrics, "train/loss": self.done["loss"] / self.step, "steps": self.step,
             **{name: self.done[name] for name in ("tokens", "seconds", "omitted_terms", *SPENT)},
@@ -189,7 +184,7 @@ class Run:
             group["lr"] = learning_rate(self.cfg, self.step, self.total)
         self.optimizer.zero_grad(set_to_none=True)
         seen, loss, omitted = self.stepper.gradients(*self.stepper.all_parts(items, self.data, self.reference))
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.cfg.max_grad_norm or math.inf, foreach=True)
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.cfg.max_grad_norm or math.inf, foreach=True))
         self.optimizer.step()
         self.step += 1
         self.meter.add(seen, loss)
@@ -292,25 +287,29 @@ class Run:
 
     def _save(self) -> None:
         """Write checkpoint-<step>; every rank gives its random state, the first one writes."""
-        bad = [name for name, p in checkpoint.trained(self.model).items() if not bool(torch.isfinite(p).all())]
+        tensors = checkpoint.gathered(self.model, self.optimizer, keep=self.accelerator.is_main_process)
+        bad = checkpoint.not_finite(tensors)
+        mine = (checkpoint.random_state(self.accelerator.device), self.meter.state(), bad)
+        all_ranks = [mine] * self.ranks
+        if self.ranks > 1:
+            torch.distributed.all_gather_object(all_ranks, mine)
+        bad = [name for *_, names in all_ranks for name in names]
         if bad:
             raise FloatingPointError(
                 f"training diverged: {bad[0]} is not finite at step {self.step}; nothing was saved"
             )
         self._count_work()
-        mine = (checkpoint.random_state(self.accelerator.device), self.meter.state())
-        all_ranks = [mine] * self.ranks
-        if self.ranks > 1:
-            torch.distributed.all_gather_object(all_ranks, mine)
+        model = self.placement.whole(keep=self.accelerator.is_main_process)
         if self.accelerator.is_main_process:
             state = {
                 "step": self.step, "epoch": self.step / steps_per_epoch(self.rows, self.batch), "done": self.done,
-                "metrics": self.metrics, "meter": [meter for _, meter in all_ranks], "ranks": self.ranks,
+                "metrics": self.metrics, "meter": [meter for _, meter, _ in all_ranks], "ranks": self.ranks,
                 "settings": self.settings, "carried": self.stepper.carried,
             }  # fmt: skip
-            random = {f"{rank}/{name}": v for rank, (states, _) in enumerate(all_ranks) for name, v in states.items()}
-            checkpoint.save(self.folder / f"checkpoint-{self.step}", self.model, self.optimizer, random, state)
+            random = {f"{rank}/{name}": v for rank, (states, *_) in enumerate(all_ranks) for name, v in states.items()}
+            checkpoint.save(self.folder / f"checkpoint-{self.step}", model, tensors, random, state)
             checkpoint.prune(self.folder, self.cfg.save_total_limit)
+        self.placement.release()
         self.accelerator.wait_for_everyone()
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from alignlab.core.reduce import share, totals
 from alignlab.core.types import Groups, Term
-from alignlab.engine import attention, work
+from alignlab.engine import attention, sharded, work
 from alignlab.engine.encode import Example, same_token_ids
 from alignlab.engine.load import LanguageModel
 from alignlab.train import batches, contexts
@@ -53,7 +53,9 @@ class Stepper:
         self._module = model.module
         self.spent: dict[str, float] = dict.fromkeys(SPENT, 0.0)
         """what this rank has computed since it was last asked"""
-        self.scorer: nn.Module = accelerator.prepare(self._bare) if self.ranks > 1 else self._bare
+        self._sharded, self._rest = sharded.is_sharded(model.module), None
+        alone = self.ranks == 1 or self._sharded
+        self.scorer: nn.Module = self._bare if alone else accelerator.prepare(self._bare)
 
     def parts(self, items: Iterable[int], examples: Sequence[Example], reference: batches.Values) -> list[Part]:
         """Return this rank's micro-batches of a step."""
@@ -109,14 +111,14 @@ class Stepper:
         denominators = {name: den for name, (_, den) in self.reduce(sums).items()}
         seen, whole = [], torch.zeros((), device=self._accelerator.device)
         for k, (part, counts) in enumerate(parts):
-            # ranks exchange gradients in the last backward pass of a step only
-            together = k == len(parts) - 1 or self.ranks == 1
+            # ranks exchange gradients in the last backward pass of a step only, unless none could hold them whole
+            together = k == len(parts) - 1 or self.ranks == 1 or self._sharded
             with contextlib.nullcontext() if together else self._accelerator.no_sync(self.scorer):
                 scored = ahead[k] if ahead else self._learnt(part, learning, looking)
                 terms = self._terms(scored, counts, values)
                 loss = share(terms, denominators)
-                # DDP takes the mean over ranks, but the shares are to be added
-                self._accelerator.backward(loss * self.ranks)
+                # DDP and FSDP take the mean over ranks, but the shares are to be added
+                self._accelerator.backward(loss * self.ranks + (0.0 if self._rest is None else self._rest))
             seen.append(with_logs(terms))
             whole = whole + loss.detach()
         self._spend(learning, looking, parts, [] if mismatched is None else mismatched)
@@ -126,6 +128,7 @@ class Stepper:
         """Score a micro-batch with gradient, but for what it only looks at; count both."""
         with work.measured(looking) as found:
             scored = self._scored(part, self.scorer)
+        self._rest = sharded.finish(self._module)
         learning.add(found)
         return scored
 
@@ -160,6 +163,7 @@ class Stepper:
             terms = self._terms(self._scored(part, self._bare), counts, values)
             weights |= {f"loss/{term.name}": term.weight for term in terms}
             found.append(with_logs(terms))
+        sharded.finish(self._module)
         sums = self.reduce(totals(found))
         loss = sum(weight * sums[name][0] / sums[name][1] for name, weight in weights.items() if sums[name][1] != 0.0)
         return {"loss": loss, **ratios(sums)}
@@ -236,6 +240,7 @@ class Stepper:
         ]  # fmt: skip
         seen = (ahead[k] if ahead else self._scored(parts[k][0], self._bare) for k in asked)
         found = [self._stats(batch, self._objective) for batch in seen]
+        sharded.finish(self._module)
         if self._settle is None:
             return _ratios(self.reduce(totals(found)))
         return self._settle(self._gathered(found), self.carried, self._objective)
