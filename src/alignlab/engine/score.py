@@ -222,7 +222,7 @@ def _row_values(
             counts = routed.counts_of(module, row.routes)
             logits = logits_at(module, ids, copy, heads.repeat(copies), counts=counts, position_ids=positions, **named)
     block = piecewise.BLOCK[device.type == "cpu"]
-    pairs = work.done_for(row.spans, block, alone=on is not None, shared=layout.shared)
+    pairs = layout.products or work.done_for(row.spans, block, alone=on is not None, shared=layout.shared)
     work.note(copies * len(row.ids), copies * len(row.heads), copies * pairs)
     if scalar_head(module) is not None:
         values = logits[place]
