@@ -249,21 +249,47 @@ def test_a_model_is_loaded_with_the_attention_that_is_asked_for():
         load("tiny:", attn_implementation="kernels/x")
 
 
+def on_cuda(name, dtype, implementation, **changed):
+    """A model whose heads are large enough for kernels."""
+    config = tiny_models.make_module(name, VOCABULARY).config
+    config.update({"head_dim": 16, **changed})
+    torch.manual_seed(0)
+    module = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
+    return module.cuda().to(dtype).eval()
+
+
 @pytest.mark.gpu
 @gpu
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_it_agrees_with_the_plain_path(name, dtype):
-    config = tiny_models.make_module(name, VOCABULARY).config
-    config.head_dim, config._attn_implementation_internal = 16, flex.NAME
-    torch.manual_seed(0)
-    module = AutoModelForCausalLM.from_config(config).cuda().to(dtype).eval()
+    module = on_cuda(name, dtype, flex.NAME)
     sizes = (*SIZES, (60, (130, 120, 9)))
     for groups in (groups_of(sizes), groups_of(sizes, aside=(1,)), groups_of(sizes[::2])):
         found, gradient = gradients(module, groups, None)
         assert sharing_of(module).reason is None
         with flex.replaced(module):
             plain, expected = gradients(module, groups, False)
-        close = 1e-4 if dtype == torch.float32 else 5e-2
-        torch.testing.assert_close(found, plain, atol=close, rtol=0)
-        assert (gradient - expected).norm() <= 20 * close * expected.norm()
+        values, relative = (1e-4, 1e-3) if dtype == torch.float32 else (5e-2, 5e-2)
+        torch.testing.assert_close(found, plain, atol=values, rtol=0)
+        assert (gradient - expected).norm() <= relative * expected.norm()
+
+
+@pytest.mark.gpu
+@gpu
+@pytest.mark.parametrize("implementation", ["sdpa", flex.NAME])
+def test_shared_prompts_take_less_of_a_gpus_memory(implementation):
+    """One long prompt with four completions: kept once, and no table of queries times keys."""
+    groups = groups_of(((2048, (256,) * 4),))
+    module = on_cuda("llama", torch.bfloat16, implementation, max_position_embeddings=4096)
+    peaks = {}
+    for share in (False, True):
+        for _ in range(2):  # what is compiled or set up the first time does not count
+            torch.cuda.synchronize()
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            gradients(module, groups, share)
+            peaks[share] = torch.cuda.max_memory_allocated() - before
+    assert peaks[True] < peaks[False], peaks
+    scores = module.config.num_attention_heads * (2048 + 4 * 256) ** 2
+    assert peaks[True] < torch.bfloat16.itemsize * scores, "a table of scores was made"
