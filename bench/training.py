@@ -9,7 +9,8 @@ Every measurement is a process of its own: a model from a config with random wei
 hh_rlhf from the published pairs), one epoch with AdamW. Seconds are those of the whole epoch, the reference's pass and
 the optimiser included, import, tokenising and building a trainer not. Memory is the peak of the resident set during the
 epoch less what was resident when model and trainer were there, less AdamW's two moments: a reference model that
-TRL keeps beside the policy is thus not held against it. TRL is swept over batch, precomputed reference and
+TRL keeps beside the policy is thus not held against it; with `--gpu` it is PyTorch's on the accelerator, counted alike.
+TRL is swept over batch, precomputed reference and
 checkpointing, alignlab over batch; the fastest row of each is taken, for memory too. TRL's rows of four ranked
 answers are the six pairs of them; alignlab's are one group of four with the same six pairs and the same loss. Options
 are scored by log-likelihood, four to a question, against lm-eval's HFLM. `floor/...`: FLOPs of a step over its floor
@@ -50,7 +51,7 @@ GOALS = {
 """ratio of speeds, ratio of memory, percent of the floor"""
 AFTER = 3
 """runs of ours behind each of the peer's"""
-KEY = ("name", "dtype", "machine", "groups")
+KEY = ("name", "dtype", "machine", "groups", "attn_implementation")
 FAMILIES = ("llama", "qwen3", "gpt2", "gemma")
 Lengths = list[tuple[int, tuple[int, ...]]]
 
@@ -115,7 +116,8 @@ def model_of(asked: dict[str, Any]) -> Any:
         kind = {"llama": LlamaConfig, "qwen3": Qwen3Config, "gemma": Gemma2Config}[family]
         heads = {} if family == "llama" else {"head_dim": size["hidden_size"] // size["num_attention_heads"]}
         config = kind(**size, **ends, **heads, num_key_value_heads=2, max_position_embeddings=4096)
-    return AutoModelForCausalLM.from_config(config)
+    chosen = asked.get("attn_implementation") if asked["worker"] in (ours.__name__, our_options.__name__) else None
+    return AutoModelForCausalLM.from_config(config, **({"attn_implementation": chosen} if chosen else {}))
 
 
 def resident(field: str) -> int:
@@ -127,19 +129,40 @@ def resident(field: str) -> int:
 
 
 def measured(
-    action: Callable[[], Any], units: int, model: Any = None, already: dict[str, float] | None = None
+    action: Callable[[], Any], units: int, model: Any = None, already: dict[str, float] | None = None, *, gpu: bool
 ) -> dict[str, Any]:
     """Return seconds, and bytes above what is resident now and the moments that AdamW makes of a model.
 
     The action returns more to keep, or None; `already`: time of the same work that was spent before.
     """
     moments = 0 if model is None else sum(8 * p.numel() for p in model.parameters())
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the highest mark starts from here
-    before, began = resident("VmRSS"), clocks()
+    before, began = mark(gpu), clocks()
     more = action() or {}
+    memory = highest(gpu) - before - moments
     found = {name: now - began[name] + (already or {}).get(name, 0.0) for name, now in clocks().items()}
-    memory = resident("VmHWM") - before - moments
     return {"units": units, **{name: round(value, 3) for name, value in found.items()}, "memory": memory, **more}
+
+
+def mark(gpu: bool) -> int:
+    """Return bytes in use; the highest mark starts from here."""
+    if gpu:
+        import torch
+
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return resident("VmRSS")
+
+
+def highest(gpu: bool) -> int:
+    """Return the highest mark in bytes, once all work is done."""
+    if gpu:
+        import torch
+
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated()
+    return resident("VmHWM")
 
 
 def clocks() -> dict[str, float]:
@@ -161,7 +184,7 @@ def ours(asked: dict[str, Any], texts: list[tuple[str, list[str]]]) -> dict[str,
 
     tokenizer = tokenizer_of(SIZES[asked["size"]]["vocab_size"])
     module = find("objectives", asked["objective"])
-    model = LanguageModel(module=model_of(asked), tokenizer=tokenizer, name="bench")
+    model = LanguageModel(module=placed(model_of(asked), asked), tokenizer=tokenizer, name="bench")
     examples: list[Example] = [encode(row, tokenizer) for row in rows_of(asked, texts)]
     if asked["shape"] == "four":
         import dataclasses
@@ -185,7 +208,7 @@ def ours(asked: dict[str, Any], texts: list[tuple[str, list[str]]]) -> dict[str,
         assert reason is None, f"fell back to the plain path: {reason}"
         return {"floor_percent": round(found["train/percent_of_floor"], 2), "teraflops": found["teraflops"]}
 
-    return measured(once, len(texts), model.module)
+    return measured(once, len(texts), model.module, gpu=asked["gpu"])
 
 
 def rows_of(asked: dict[str, Any], texts: list[tuple[str, list[str]]]) -> list[Any]:
@@ -212,7 +235,7 @@ def our_options(asked: dict[str, Any], texts: list[tuple[str, list[str]]]) -> di
     from alignlab.engine.load import LanguageModel
 
     tokenizer = tokenizer_of(SIZES[asked["size"]]["vocab_size"])
-    model = LanguageModel(module=model_of(asked).eval(), tokenizer=tokenizer, name="bench")
+    model = LanguageModel(module=placed(model_of(asked).eval(), asked), tokenizer=tokenizer, name="bench")
 
     def once() -> dict[str, Any]:
         examples = [encode(Row(prompt=p, completions=tuple(cs)), tokenizer) for p, cs in texts]
@@ -224,7 +247,12 @@ def our_options(asked: dict[str, Any], texts: list[tuple[str, list[str]]]) -> di
                 total += float(model.score(collate(examples[k : k + asked["batch"]], 0)).logp.sum())
         return {"sum": total}
 
-    return measured(once, sum(len(cs) for _, cs in texts))
+    return measured(once, sum(len(cs) for _, cs in texts), gpu=asked["gpu"])
+
+
+def placed(module: Any, asked: dict[str, Any]) -> Any:
+    """Return a model where it is measured: what it takes by itself is not counted."""
+    return module.to("cuda") if asked["gpu"] else module
 
 
 # the peers
@@ -280,7 +308,7 @@ def trl(asked: dict[str, Any], texts: list[tuple[str, list[str]]]) -> dict[str, 
         def once() -> None:
             made.train()
 
-        return measured(once, len(texts), made.model, spent)
+        return measured(once, len(texts), made.model, spent, gpu=asked["gpu"])
 
 
 def lm_eval(asked: dict[str, Any], texts: list[tuple[str, list[str]]]) -> dict[str, Any]:
@@ -300,7 +328,7 @@ def lm_eval(asked: dict[str, Any], texts: list[tuple[str, list[str]]]) -> dict[s
     def once() -> dict[str, Any]:
         return {"sum": sum(value for value, _ in model.loglikelihood(requests, disable_tqdm=True))}
 
-    return measured(once, len(requests))
+    return measured(once, len(requests), gpu=asked["gpu"])
 
 
 WORKERS = {"ours": ours, "our_options": our_options, "trl": trl, "lm_eval": lm_eval}
@@ -405,7 +433,7 @@ def in_turn(row: dict[str, Any], asked: dict[str, Any], args: argparse.Namespace
 
 def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows of the file with these in the place of those they measure again."""
-    keyed = {tuple(row[key] for key in KEY): row for row in [*measured_before(), *rows]}
+    keyed = {tuple(row.get(key, "") for key in KEY): row for row in [*measured_before(), *rows]}
     return [keyed[key] for key in sorted(keyed)]
 
 
@@ -450,7 +478,9 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="TRL's, all tried")
     parser.add_argument("--option_batches", type=int, nargs="+", default=[1, 8, 32], help="lm-eval's, all tried")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--gpu", action="store_true", help="measure on an accelerator")
+    parser.add_argument("--gpu", action="store_true", help="measure on CUDA")
+    parser.add_argument("--attn_implementation", choices=("sdpa", "eager", "flex_attention"),
+                        help="ours alone; a row of its own in the file")  # fmt: skip
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--clock", default="seconds", choices=("seconds", "cpu_seconds"),
                         help="processor time, for one thread on a machine that others use as well")  # fmt: skip
@@ -473,7 +503,8 @@ def main() -> None:
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=OUT.parent)
     shared = {
         "dtype": args.dtype, "size": size, "date": date.today().isoformat(), "commit": git.stdout.strip(),
-        "machine": f"{processor()}, {args.threads} thread{'s' * (args.threads > 1)}", "rows_per_step": args.rows,
+        "machine": f"{machine(args.gpu)}, {args.threads} thread{'s' * (args.threads > 1)}", "rows_per_step": args.rows,
+        **({"attn_implementation": args.attn_implementation} if args.attn_implementation else {}),
     }  # fmt: skip
     table = []
     for objective, shape, family in plan:
@@ -487,6 +518,7 @@ def main() -> None:
         method = {"floor": "dpo", "floor_kto": "kto"}.get(objective, objective)
         asked = {
             "objective": method, "shape": shape, "family": family, "size": size,
+            "attn_implementation": args.attn_implementation,
             "gpu": args.gpu, "rows": args.rows, "bf16": args.dtype == "bfloat16", "threads": args.threads,
             "lengths": lengths_of(shape, 2 if floor else few, shrink),
         }  # fmt: skip
@@ -516,6 +548,15 @@ def main() -> None:
     for row in table:
         print(verdict(row))
     return None
+
+
+def machine(gpu: bool) -> str:
+    """Return what is measured: the processor, and the accelerator where that does the work."""
+    if not gpu:
+        return processor()
+    import torch
+
+    return f"{torch.cuda.get_device_name()} on {processor()}"
 
 
 def processor() -> str:

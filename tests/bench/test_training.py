@@ -99,6 +99,8 @@ def test_rows_of_the_same_name_dtype_machine_and_length_are_replaced(training, m
     old = [{"name": n, "dtype": "float32", "machine": "a", "groups": 64, "ratio": 1} for n in ("dpo/b", "dpo/a")]
     training.OUT.write_text(json.dumps({"rows": old}))
     new = [{**old[0], "ratio": 2}, {**old[0], "machine": "b", "ratio": 3}, {**old[0], "groups": 256, "ratio": 4}]
+    apart = {**old[0], "attn_implementation": "flex_attention", "ratio": 5}
+    assert [row["ratio"] for row in training.merged([apart])] == [1, 1, 5]
     found = training.merged(new)
     assert [(r["name"], r["machine"], r["groups"], r["ratio"]) for r in found] == [
         ("dpo/a", "a", 64, 1), ("dpo/b", "a", 64, 2), ("dpo/b", "a", 256, 4), ("dpo/b", "b", 64, 3)
@@ -117,3 +119,23 @@ def test_a_peers_rows_hold_for_epochs_of_another_length(training, monkeypatch, t
     for change in ({"dtype": "bfloat16"}, {"machine": "b"}, {"clock": "cpu_seconds"}):
         with pytest.raises(LookupError, match="--keep_peer"):
             training.peers_before({**known, "groups": 64, **change})
+
+
+def test_attention_is_chosen_for_our_side_alone(training):
+    asked = {"size": "mini", "attn_implementation": "flex_attention"}
+    found = {
+        name: training.model_of({**asked, "worker": name}).config._attn_implementation for name in training.WORKERS
+    }
+    assert found == {"ours": "flex_attention", "our_options": "flex_attention", "trl": "sdpa", "lm_eval": "sdpa"}
+
+
+def test_memory_is_what_the_action_takes_beside_the_optimisers_moments(training):
+    import torch
+
+    kept = []
+    model = torch.nn.Linear(1000, 1000)
+    found = training.measured(lambda: kept.append(bytearray(64 * 2**20)), 3, gpu=False)
+    assert found["units"] == 3
+    assert found["memory"] == pytest.approx(64 * 2**20, rel=0.1)
+    less = training.measured(lambda: kept.append(bytearray(64 * 2**20)), 3, model, gpu=False)
+    assert less["memory"] == pytest.approx(64 * 2**20 - 8 * 1001000, rel=0.1)

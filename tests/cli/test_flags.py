@@ -218,8 +218,25 @@ def test_trl_names_are_all_there():
         "model_name_or_path",
         "model_revision",
         "trust_remote_code",
+        "attn_implementation",
         "dtype",
         "dataset_name",
         "dataset_train_split",
     ]
     assert [name for name in trl if spelling.resolve(PROG, name, flags_) not in flags_] == []
+
+
+def test_the_attention_that_is_asked_for_is_loaded(capsys):
+    from typing import get_args
+
+    from alignlab.cli.actions import load_model
+    from alignlab.engine import flex
+
+    groups = [flags.Group("Run", options.Run), flags.Group("Loading", options.Loading)]
+    for given, expected in (([], "sdpa"), (["--attn_implementation", "eager"], "eager")):
+        values = flags.parse(PROG, groups, given)
+        assert load_model(values).module.config._attn_implementation == expected
+    named, nothing = get_args(options.Loading.__annotations__["attn_implementation"])
+    assert (get_args(named), nothing) == (flex.CHOICES, type(None))
+    with pytest.raises(ValueError, match=r"--attn_implementation.*flex_attention"):
+        flags.parse(PROG, groups, ["--attn_implementation", "kernels/x"])

@@ -143,6 +143,40 @@ def test_the_row_by_row_check_sees_broken_losses(tmp_path, name, broken):
         check_by_hand(name, tmp_path, broken(runs.cases()[name][1]))
 
 
+@pytest.fixture
+def on_gpu():
+    """Accelerate keeps its first device for the whole process."""
+    from accelerate.state import AcceleratorState
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["sft", "dpo", "kto", "bco"])
+def test_a_gpu_gives_the_gradient_of_a_processor(tmp_path, name, on_gpu):
+    from accelerate.state import AcceleratorState
+
+    found = []
+    for use_cpu, per_device in ((True, 4), (False, 4), (False, 12)):
+        AcceleratorState._reset_state(True)
+        examples, loss, config, options = runs.cases()[name]
+        model = runs.small()
+        found.append(
+            runs.gradients(model, examples, loss, config, tmp_path, per_device=per_device, use_cpu=use_cpu, **options)
+        )
+        assert model.device.type == ("cpu" if use_cpu else "cuda")
+    expected, *others = (
+        {key: value if key == "record" else value.cpu() for key, value in gradient.items()} for gradient in found
+    )
+    for other in others:
+        runs.assert_close(other, expected, 1e-4)
+        assert other["record"]["loss"] == pytest.approx(expected["record"]["loss"], rel=1e-4)
+
+
 def test_recomputed_activations_and_bfloat16_give_the_same_step(tmp_path):
     examples, loss, config, options = runs.cases()["dpo"]
     expected = runs.gradients(runs.small(), examples, loss, config, tmp_path, **options)

@@ -67,7 +67,7 @@ def gradients(model, examples, loss, objective, folder, *, size=12, per_device=4
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     cfg = TrainConfig(
         per_device_train_batch_size=per_device, gradient_accumulation_steps=size // (per_device * ranks), max_steps=1,
-        learning_rate=0.0, max_grad_norm=0.0, save_steps=0, use_cpu=True, seed=3,
+        learning_rate=0.0, max_grad_norm=0.0, save_steps=0, use_cpu=options.pop("use_cpu", True), seed=3,
         **{key: options.pop(key) for key in SETTINGS if key in options},
     )  # fmt: skip
     found = {}

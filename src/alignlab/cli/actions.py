@@ -89,6 +89,7 @@ def load_model(
         head=head,
         output_heads=output_heads,
         head_weights=values["head_weights"],
+        attn_implementation=values["attn_implementation"],
     )
 
 

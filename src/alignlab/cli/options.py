@@ -53,6 +53,11 @@ class Loading:
     """folder or hub id of a LoRA adapter to put on the model"""
     head_weights: tuple[float, ...] = ()
     """fold the output heads of a model that was trained with several into one: a weight >= 0 each, adding up to 1"""
+    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"] | None = (
+        None
+    )
+    """how attention is computed: flex_attention reads a row of shared prompts in one kernel (CUDA; not timed yet), the
+    flash kernels read prompts once per completion; default: what transformers takes, mostly sdpa"""
     trust_remote_code: bool = False
     """run Python code that a hub model brings along; off unless you have read that code"""
 

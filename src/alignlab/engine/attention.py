@@ -4,9 +4,9 @@ Models stay as they are. A function is registered with transformers' `AttentionI
 config names it, so that no mask is built and every attention layer hands its queries, keys and values here. They are
 cut along the row, and the attention that the model had before (SDPA or its own eager function, with its soft-capping,
 sinks or scaling) is applied to each piece: prompt and first completion on themselves, each further completion on prompt
-and itself. On a processor SDPA's pieces are one node of the graph (`piecewise`). Windows count positions within a
-sequence, not places in the row. A row may leave the keys and values of its prompts to a row of completions alone that
-is read after it.
+and itself. On a processor SDPA's pieces are one node of the graph (`piecewise`). FlexAttention takes the row as a whole
+(`flex`). Windows count positions within a sequence, not places in the row. A row may leave the keys and values of its
+prompts to a row of completions alone that is read after it.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignlab.engine import piecewise
+from alignlab.engine import flex, piecewise
 from alignlab.engine.folded import folds
 from alignlab.engine.layouts import CHECKPOINT, recomputing
 from alignlab.engine.piecewise import Block, Piece, unhidden
@@ -66,7 +66,7 @@ def refusal(module: nn.Module) -> str | None:
         ("position_ids" not in inspect.signature(base.forward).parameters, "it takes no position_ids"),
         (not getattr(config, "is_causal", True), "its attention is not causal"),
         (bool(getattr(config, "use_bidirectional_attention", False)), "its attention is not causal"),
-        (config._attn_implementation not in ("sdpa", "eager"), f"it runs {config._attn_implementation}"),
+        (config._attn_implementation not in ("sdpa", "eager", flex.NAME), f"it runs {config._attn_implementation}"),
     )
     return next((reason for found, reason in checks if found), None)
 
@@ -117,6 +117,9 @@ class Layout:
     inner: dict[int, str] = field(default_factory=dict)
     """id of a config -> the attention it named before"""
     blocks: dict[Any, list[list[Block]]] = field(default_factory=dict)
+    masks: dict[Any, flex.Mask] = field(default_factory=dict)
+    products: float = 0.0
+    """twice the (query, key) products of FlexAttention, where that computed the row"""
 
     def __post_init__(self) -> None:
         self.pieces: list[tuple[int, int]] = []
@@ -281,8 +284,10 @@ def rectangles(
         raise NotShared("it makes a mask or a position bias of its own")
     if query.shape[2] != layout.tokens or key.shape[2] != layout.tokens:
         raise NotShared(f"its attention sees {tuple(query.shape)}, not rows of {layout.tokens} tokens")
-    layout.calls += 1
     name = layout.inner.get(id(module.config))
+    if name == flex.NAME:
+        return flex.attend(layout, module, _window(module), query, key, value, kwargs, rectangles), None
+    layout.calls += 1
     if name == "sdpa":
         from transformers.integrations.sdpa_attention import sdpa_attention_forward as inner
     elif name == "eager":

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from alignlab.core import files
 from alignlab.core.types import Groups, Prompt, Sample, View
-from alignlab.engine import heads, routed
+from alignlab.engine import flex, heads, routed
 from alignlab.engine.encode import Example, collate
 from alignlab.engine.identity import base_digest, digest
 from alignlab.engine.layouts import attention_projections, stores_inputs_first
@@ -103,6 +103,7 @@ def load(
     head: heads.Head = "tokens",
     output_heads: int | None = None,
     head_weights: Sequence[float] = (),
+    attn_implementation: str | None = None,
 ) -> LanguageModel:
     """Load a language or reward model, its tokenizer and its adapter, if any. Weights come from safetensors only.
 
@@ -118,6 +119,7 @@ def load(
             head, the same one each time (a reward model keeps its own). See `engine.heads`.
         output_heads: give a language model so many output heads, all like its own (`engine.routed`); None: as it is.
         head_weights: fold the output heads of a model that has several into one; none keeps them.
+        attn_implementation: one of `flex.CHOICES`; None leaves the choice to transformers.
 
     Returns:
         The model in evaluation mode.
@@ -137,7 +139,7 @@ def load(
         base, adapter = "tiny:", folder
     source = base or spec
     module, tokenizer = _pretrained(source, _place(source)[1], dtype, device, revision, trust_remote_code,
-                                    "fresh" if adapter is not None and head == "trained" else head)  # fmt: skip
+        "fresh" if adapter is not None and head == "trained" else head, attn_implementation)  # fmt: skip
     routed.settle(module, output_heads, head_weights, tuned=adapter is not None or lora is not None)
     model = LanguageModel(module=module, tokenizer=tokenizer, name=name, source=source)
     if adapter is not None:
@@ -184,7 +186,7 @@ def _base_of(folder: Path, spec: str) -> str:
     return str(base)
 
 
-def _pretrained(spec, where, dtype, device, revision, trust_remote_code, head) -> tuple[nn.Module, Any]:
+def _pretrained(spec, where, dtype, device, revision, trust_remote_code, head, attention) -> tuple[nn.Module, Any]:
     from transformers import AutoTokenizer
 
     kind, labels = heads.auto_model(head)
@@ -196,7 +198,7 @@ def _pretrained(spec, where, dtype, device, revision, trust_remote_code, head) -
                 kind = routed.kind_of(kind, where, revision=revision, trust_remote_code=trust_remote_code)
             module, info = kind.from_pretrained(
                 where, revision=revision, trust_remote_code=trust_remote_code, dtype=_dtype(dtype),
-                use_safetensors=True, output_loading_info=True, **labels,
+                use_safetensors=True, output_loading_info=True, **labels, **flex.chosen(attention),
                 **({} if chosen.type == "cpu" else {"device_map": {"": chosen}}),
             )  # fmt: skip
     except (OSError, ValueError, ImportError, SafetensorError) as error:

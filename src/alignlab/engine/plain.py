@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from alignlab.core.types import Groups, View
-from alignlab.engine import attention, routed, sharded, work
+from alignlab.engine import attention, flex, routed, sharded, work
 from alignlab.engine.heads import scalar_head, values_at
 from alignlab.engine.logits import Said, placed, said_at
 
@@ -57,6 +57,9 @@ def check_length(module: nn.Module, longest: int) -> None:
 
 def plain_path(module, groups: Groups, prompts, at, device, batch_tokens: int | None, lent: list[int]) -> View:
     """Score what is only looked at by itself, where the rest gets a gradient."""
+    if device.type == "cpu" and attention.text_config(module.config)._attn_implementation == flex.NAME:
+        with flex.replaced(module):
+            return plain_path(module, groups, prompts, at, device, batch_tokens, lent)
     if not (lent and torch.is_grad_enabled()):
         return _scored(module, groups, prompts, at, device, batch_tokens)
     aside = torch.zeros(len(groups.ids), dtype=torch.bool)

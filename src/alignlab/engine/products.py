@@ -15,7 +15,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +134,7 @@ class _Again(torch.autograd.Function):
 class _Taken(TorchFunctionMode):
     """Linear maps of plain float32 tensors on the CPU go to `product`."""
 
+    @no_type_check  # PyTorch traces FlexAttention through this, and cannot trace a checker
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is nn.functional.linear:

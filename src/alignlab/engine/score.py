@@ -260,7 +260,7 @@ def _row_values(
                 module, ids, copy, heads, wanted, asked, place, counts=counts, position_ids=positions, **named
             )
     block = piecewise.BLOCK[device.type == "cpu"]
-    pairs = work.done_for(row.spans, block, alone=on is not None, shared=layout.shared)
+    pairs = layout.products or work.done_for(row.spans, block, alone=on is not None, shared=layout.shared)
     work.note(copies * len(row.ids), copies * len(row.heads), copies * pairs)
     # even one chunk would have its gradient copied
     return [said] if copies == 1 else [
