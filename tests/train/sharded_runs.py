@@ -35,6 +35,7 @@ def cases():
         "dpo": (runs.small, pairs, dpo.loss, mixed, {"reference": runs.small(1)}),
         "dpo_tied": (lambda: runs.small(architecture="gpt2"), pairs, dpo.loss, mixed, {"ref_cache": "none"}),
         "recomputed": (runs.small, pairs, dpo.loss, mixed, {"ref_cache": "none", "gradient_checkpointing": True}),
+        "kept": (runs.small, pairs, dpo.loss, mixed, {"ref_cache": "none"}),
         "kto": (runs.small, liked, kto.loss, kto.Config(), other),
         "kto_at_once": (runs.small, liked, kto.loss, kto.Config(), other),
         "lora": (adapted, pairs, dpo.loss, mixed, {"ref_cache": "none"}),
@@ -131,7 +132,12 @@ def rank(number: int, folder: Path) -> None:
     found = {}
     for name in cases():
         score.row_size_in_tokens = (lambda _: 40) if name in ("dpo", "kto") else row
-        found[name] = step(name, folder / name, fsdp=True, after=check)
+        # "kept": as accelerate's launcher asks for it, and with layers that keep what they gathered until they learn
+        asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "false"}
+        os.environ |= asked if name == "kept" else {}
+        found[name] = step(name, folder / name, fsdp=name != "kept", after=check)
+        for variable in asked if name == "kept" else ():
+            del os.environ[variable]
     score.row_size_in_tokens = row
     whole = run(folder / "whole", fsdp=True)
     try:

@@ -6,6 +6,7 @@ batch. So ranks tell each other before each pass what they are about to do, and 
 empty pass, of one token, that counts for nothing.
 """
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -25,6 +26,8 @@ _empty: WeakKeyDictionary[nn.Module, list[Tensor]] = WeakKeyDictionary()
 
 def keep_in_step(module: nn.Module) -> None:
     """Have ranks agree on each pass of a model under `fully_shard` from now on; every rank must call this."""
+    # `logits` writes over logits, but detached ones: what FSDP has hung on the others stays there
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     _empty[module] = []
 
 
