@@ -3,6 +3,7 @@
     python -m venv /tmp/bench && /tmp/bench/bin/python -m pip install -c constraints.txt -e '.[bench]'
     /tmp/bench/bin/python bench/training.py            # at most 20 minutes on two quiet cores
     /tmp/bench/bin/python bench/training.py --mini     # the path alone, in minutes; no figure to quote
+    /tmp/bench/bin/python bench/training.py --gpu --dtype bfloat16 --attn_implementation flex_attention
     taskset -c 0 /tmp/bench/bin/python bench/training.py --threads 1 --clock cpu_seconds --only dpo/rag
 
 Every measurement is a process of its own: a model from a config with random weights, rows of random words (lengths of

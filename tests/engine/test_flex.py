@@ -141,11 +141,10 @@ def test_values_and_gradients_are_those_of_the_plain_path_in_float64(name, diffe
     module, groups = make(name), groups_of()
     plain, expected = gradients(module, groups, False)
     assert not called
-    for size in (1, 10**6):  # a row for each prompt; all in one
-        found, gradient = gradients(module, groups, True, batch_tokens=size)
-        torch.testing.assert_close(found, plain, atol=1e-11, rtol=0)
-        assert (gradient - expected).norm() <= 1e-9 * expected.norm()
-    assert len(called) == 2 * (len(SIZES) + 1)
+    found, gradient = gradients(module, groups, True, batch_tokens=100)
+    torch.testing.assert_close(found, plain, atol=1e-11, rtol=0)
+    assert (gradient - expected).norm() <= 1e-9 * expected.norm()
+    assert len(called) == 2 * 2, "two layers, two rows of several prompts"
     assert module.config._attn_implementation == flex.NAME
 
 
@@ -223,14 +222,14 @@ def test_rows_of_any_length_are_one_kernel(differentiable):
     graphs = []
     inner = flex.compiled(lambda graph, _: graphs.append(graph) or graph.forward)
     draw = random.Random(0)
-    for trial, alone in itertools.product(range(3), (False, True)):
+    for trial, alone in itertools.product(range(2), (False, True)):
         spans = [Span(draw.randint(130, 300), tuple(draw.randint(1, 200) for _ in range(draw.randint(1, 3))))]
         spans += [Span(draw.randint(1, 90), (200, 7))] * draw.randint(0, 2)
         mask = flex.mask_of(spans, alone, draw.choice([None, 50]), CPU).blocks
         q, k = (torch.randn(1, heads, n, 16) for heads, n in zip((4, 2), mask.seq_lengths))
         with flex.as_constants():
             found = inner(q, k, k, mask, 0.3, 20.0)
-            if trial == 2:
+            if trial:
                 torch.testing.assert_close(found, flex._uncompiled(q, k, k, mask, 0.3, 20.0))
     assert len(graphs) <= 2, f"{len(graphs)} graphs"
     with flex.as_constants():  # a soft-cap that may change cannot be traced

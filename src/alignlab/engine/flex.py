@@ -134,7 +134,8 @@ def mask_of(spans: Sequence[Span], alone: bool, window: int | None, device: torc
     keys = size + (sum(span.prompt for span in spans) if alone else 0)
     some, whole = blocks_of(pieces, bounds, keys)
     lists = [part.to(device) for table in (some & ~whole, whole) for part in _listed(table)]
-    prompt, stop, low, end = bounds.to(device).unbind()
+    # tensors of their own: a compiled kernel wants aligned ones
+    prompt, stop, low, end = (part.to(device, copy=True) for part in bounds)
 
     @no_type_check  # PyTorch traces what is called, and cannot trace a checker
     def seen(_batch: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
