@@ -221,7 +221,7 @@ def _completions(row: Row) -> tuple[tuple[str, ...], tuple, tuple[bool | None, .
             raise ValueError(f"field 'scores': {len(row.scores)} for {len(row.completions)} completions; give one each")
         if odd := [score for score in row.scores if not finite(score)]:
             raise ValueError(f"field 'scores': expected finite numbers, got {odd[0]!r}")
-        return row.completions, (), (), {"score": row.scores} if row.scores else {}
+        return row.completions, (), (), {"score": tuple(map(float, row.scores))} if row.scores else {}
     if row.completion is not None:
         return (row.completion,), (), () if row.label is None else (row.label,), {}
     raise ValueError("a row needs 'completion', 'chosen' and 'rejected', or 'completions'; it has none of them")
