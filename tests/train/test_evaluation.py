@@ -1,15 +1,19 @@
 """Figures of held-out rows: those of one big batch, with intervals over rows."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
+import torch
 import train_runs as runs
 from every_objective import NAMES, STEP, case
 
-from alignlab.objectives import dpo, sft
+from alignlab.core.types import View
+from alignlab.engine.encode import collate
+from alignlab.objectives import dpo, kto, sft
 from alignlab.stats import bootstrap, proportion
-from alignlab.train.evaluation import figures
+from alignlab.train.evaluation import figures, rows_of
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -31,6 +35,38 @@ def test_row_by_row_gives_what_one_batch_gives(tmp_path, name):
         assert found[key] == pytest.approx(found[trained], rel=2e-4, abs=1e-5), key
     assert found["eval/loss/low"] <= found["eval/loss"] <= found["eval/loss/high"]
     assert found["eval/loss/low"] < found["eval/loss/high"]
+
+
+def test_a_batch_is_cut_back_into_its_examples():
+    plain, second = runs.some(3, pairs=True, seed=1), runs.some(3, pairs=True, seed=2)
+    made = [dataclasses.replace(e, contexts={"judgement": [7, 8]}, scores={"s": (1.0, 2.0)}) for e in plain]
+    made[1] = dataclasses.replace(made[1], own_prompts={1: second[0].prompt_ids}, contexts={})
+    whole = collate(made, 0)
+    whole = dataclasses.replace(
+        whole, views={"policy": View(logp=torch.arange(whole.ids.numel()).view_as(whole.ids) * 1.0)}
+    )
+    first = 0
+    for example, row in zip(made, rows_of(whole, made), strict=True):
+        alone = collate([example], 0)
+        for key in ("group", "pairs", "scores", "origin"):
+            assert repr(getattr(row, key)) == repr(getattr(alone, key)), key
+        for ids, mask in (("prompt_ids", "prompt_mask"), ("ids", "mask")):
+            assert torch.equal(getattr(row, ids)[getattr(row, mask)], getattr(alone, ids)[getattr(alone, mask)])
+        ids, mask = row.contexts["judgement"]
+        assert ids[mask].tolist() == [i for ids in example.contexts.values() for i in ids]
+        assert torch.equal(row.views["policy"].logp, whole.views["policy"].logp[first : first + 2])
+        first += 2
+
+
+def test_what_rows_lend_each_other_has_no_figures(tmp_path):
+    """KTO on pairs: a borrowed completion is in no pair."""
+    cfg = runs.TrainConfig(max_steps=1, use_cpu=True, save_steps=0, ref_cache="none", learning_rate=0.0)
+    pairs = runs.some(4, pairs=True)
+    found = runs.loop.train(
+        runs.small(), pairs, kto.loss, cfg, tmp_path, objective_config=kto.Config(), stats=kto.stats,
+        needs=kto.CARD.needs, eval_examples=pairs, reference=runs.small(1),
+    )  # fmt: skip
+    assert found["eval/loss"] == pytest.approx(found["train/loss_first"], rel=1e-5)
 
 
 def train(folder, examples, held, module=dpo, **settings):

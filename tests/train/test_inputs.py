@@ -70,5 +70,6 @@ def test_views_that_only_later_rows_need_are_found():
         return batch.views["policy"] if batch.pairs is None else batch.views["ref"]
 
     assert views_of(loss, PLAIN, 0) == {"policy"}
-    assert views_of(loss, [*PLAIN[:2], *PAIRS[2:4]], 0) == {"policy", "ref"}
+    for rows in ([*PLAIN[:2], *PAIRS[2:4]], [*PAIRS[:2], *PLAIN[2:4]]):
+        assert views_of(loss, rows, 0) == {"policy", "ref"}
     assert views_of(loss, [], 0) == set()
