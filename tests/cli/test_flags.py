@@ -1,3 +1,4 @@
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,7 +92,10 @@ def test_spellings(argv, name, value):
         (["--base_model", "x"], "that is --model here"),
         (["--micro-batch-size", "4"], "per_device_train_batch_size"),
         (["--loss_type", "sigmoid"], "'sigmoid' is `alignlab train dpo`"),
-        (["--loss_type", "unheard_of"], "objectives: .*dpo.*sft"),
+        (["--loss_type", "hinge"], "'hinge' is `alignlab train hinge`"),
+        (["--loss_type", "apo_down"], "'apo_down' is `alignlab train apo --variant down`"),
+        (["--pref_loss", "simpo"], "--pref_loss: .*'simpo' is `alignlab train simpo`"),
+        (["--loss_type", "discopop"], "'discopop' is none of them; objectives: .*dpo.*sft"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )
@@ -179,51 +183,51 @@ def test_build_fills_a_dataclass_from_flags_of_its_names():
     assert flags.build(Config, parse("--beta", "3")) == Config(beta=3.0)
 
 
-def test_trl_names_are_all_there():
+def test_names_of_transformers_and_trl_are_all_there():
+    """Those of transformers are read from the version at hand, so that one it has given up is noticed."""
+    from transformers import TrainingArguments
+
     from alignlab.train.config import TrainConfig
 
-    flags_ = flags.flags_of(
-        [flags.Group("", c) for c in (TrainConfig, options.Run, options.Peft, options.Data, options.Loading)]
-    )
-    trl = [
-        "output_dir",
-        "learning_rate",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "num_train_epochs",
-        "max_steps",
-        "warmup_ratio",
-        "lr_scheduler_type",
-        "weight_decay",
-        "adam_beta1",
-        "adam_beta2",
-        "adam_epsilon",
-        "max_grad_norm",
-        "bf16",
-        "gradient_checkpointing",
-        "logging_steps",
-        "eval_steps",
-        "save_steps",
-        "save_total_limit",
-        "seed",
-        "report_to",
-        "resume_from_checkpoint",
-        "use_cpu",
-        "max_length",
-        "use_peft",
-        "lora_r",
-        "lora_alpha",
-        "lora_dropout",
-        "lora_target_modules",
-        "model_name_or_path",
-        "model_revision",
-        "trust_remote_code",
-        "attn_implementation",
-        "dtype",
-        "dataset_name",
-        "dataset_train_split",
-    ]
-    assert [name for name in trl if spelling.resolve(PROG, name, flags_) not in flags_] == []
+    configs = (TrainConfig, options.Run, options.Peft, options.Data, options.Evaluation, options.Loading)
+    flags_ = flags.flags_of([flags.Group("", config) for config in configs])
+    of_transformers = {
+        "output_dir", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
+        "max_steps", "warmup_steps", "lr_scheduler_type", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+        "max_grad_norm", "bf16", "gradient_checkpointing", "logging_steps", "eval_steps", "save_steps",
+        "save_total_limit", "seed", "report_to", "resume_from_checkpoint", "use_cpu", "fsdp",
+    }  # fmt: skip
+    theirs = {field.name for field in dataclasses.fields(TrainingArguments)}
+    assert of_transformers <= theirs
+    assert theirs & set(flags_) == of_transformers
+    of_trl = {
+        "max_length", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "model_name_or_path",
+        "model_revision", "trust_remote_code", "dtype", "dataset_name", "dataset_config", "dataset_train_split",
+        "dataset_test_split", "disable_dropout", "attn_implementation",
+    }  # fmt: skip
+    assert {name for name in of_trl | of_transformers if spelling.resolve(PROG, name, flags_) not in flags_} == set()
+
+
+def test_what_a_loss_type_is_here_runs():
+    """The command of every hint has the flags that it names."""
+    from alignlab.cli import runs
+    from alignlab.core.find import find
+
+    for command in set(spelling.LOSSES.values()):
+        name, *rest = command.split()
+        module = find("objectives", name)
+        values = flags.parse(PROG, runs.groups_of("train", flags.Group("Method", module.Config)), rest)
+        assert all(getattr(flags.build(module.Config, values), key[2:]) for key in rest[::2])
+
+
+def test_every_loss_type_of_trl_has_an_answer():
+    """TRL 1.16's of DPO: sorted ones and discopop are no methods here; all others are."""
+    dpo = {
+        "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
+        "sft", "sigmoid_norm",
+    }  # fmt: skip
+    assert dpo <= set(spelling.LOSSES)
+    assert not {"aot", "aot_unpaired", "discopop"} & set(spelling.LOSSES)
 
 
 def test_the_attention_that_is_asked_for_is_loaded(capsys):

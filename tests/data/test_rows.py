@@ -289,7 +289,7 @@ class TestWhatIsRead:
     def test_an_unknown_adapter(self, tmp_path, monkeypatch, spec, near):
         """Whether it could be a hub dataset with its config or not, all adapters are said."""
 
-        def unreachable(name, split, limit):
+        def unreachable(name, split, limit, config):
             raise DataError(f"dataset {name!r}: no such file, and not reachable on the hub")
             yield
 

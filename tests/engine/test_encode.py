@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tokenizers import processors
 
 import tiny_models
 from alignlab.core.types import Row
@@ -27,6 +28,24 @@ def test_plain_prompt_is_taken_as_is_and_ends_in_end_of_text(tokenizer):
     example = encode(Row(prompt="The clock is", completion=" blue"), tokenizer)
     assert tokenizer.decode(example.prompt_ids) == "The clock is"
     assert tokenizer.decode(example.completions[0]) == " blue<|text|>"
+
+
+@pytest.mark.parametrize("text", ["The clock is blue.", "e", "Tea? <|end|> \n", "red<|text|>"])
+@pytest.mark.parametrize("begin", ["", "<|user|>"])
+def test_of_a_bare_text_all_tokens_but_the_first_are_scored(text, begin):
+    """With a beginning-of-text token that is the first one; without, the text's own."""
+    own = tiny_models.make_tokenizer()
+    if begin:
+        own._tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{begin} $A", special_tokens=[(begin, own.convert_tokens_to_ids(begin))]
+        )
+    example = encode(Row(prompt="", completion=text), own)
+    whole = [*example.prompt_ids, *example.completions[0]]
+    assert len(example.prompt_ids) == 1
+    assert own.decode(whole) == begin + text.removesuffix("<|text|>") + "<|text|>"
+    assert whole[:-1] == own(text.removesuffix("<|text|>"))["input_ids"]
+    with pytest.raises(TooLong, match=f"make {len(whole)}, but at most"):
+        encode(Row(prompt="", completion=text), own, max_length=len(whole) - 1)
 
 
 def test_prompts_are_the_same_alone_and_together(tokenizer):
@@ -102,6 +121,31 @@ def test_named_scores_come_from_the_facts(tokenizer):
             encode(Row(prompt=CHAT, completions=("a", "b"), facts={"scores": {"s": bad}}), tokenizer)
 
 
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"p": 80}, r"'facts\.p': expected a finite number in \[0, 1\], got 80"),
+        ({"p": float("nan")}, r"'facts\.p'"),
+        ({"margin": float("inf")}, r"'facts\.margin': expected a finite number, got inf"),
+        ({"weight": -1.0}, r"'facts\.weight': expected a finite number >= 0, got -1"),
+        ({"weight": "much"}, r"'facts\.weight': .* got 'much'"),
+    ],
+)
+def test_impossible_numbers_of_a_pair_are_named(tokenizer, facts, says):
+    with pytest.raises(ValueError, match=says):
+        encode(Row(prompt=CHAT, chosen="Yes", rejected="No", facts=facts), tokenizer)
+
+
+def test_gaps_among_the_numbers_of_a_pair_are_defaults(tokenizer):
+    row = Row(prompt=CHAT, chosen="Yes", rejected="No", facts={"p": None, "margin": None, "weight": 0})
+    assert encode(row, tokenizer).pairs == ((0, 1, 1.0, 0.0, 0.0),)
+
+
+def test_a_score_that_is_not_finite_is_named(tokenizer):
+    with pytest.raises(ValueError, match="'scores': expected finite numbers, got nan"):
+        encode(Row(prompt=CHAT, completions=("a", "b"), scores=(1.0, float("nan"))), tokenizer)
+
+
 def test_collate_pads_and_shifts(tokenizer):
     rows = [
         Row(prompt=CHAT, chosen="Yes, at noon", rejected="No"),
@@ -164,7 +208,7 @@ def test_errors_say_what_is_wrong(tokenizer):
     with pytest.raises(ValueError, match="'scores': 1 for 2 completions"):
         encode(Row(prompt=CHAT, completions=("a", "b"), scores=(1.0,)), tokenizer)
     with pytest.raises(ValueError, match="has no tokens"):
-        encode(Row(prompt="", completion="a"), tokenizer)
+        encode(Row(prompt="", chosen="a", rejected="b"), tokenizer)
     with pytest.raises(ValueError, match="holds none"):
         encode(Row(prompt=(), completion="a"), tokenizer)
 

@@ -51,3 +51,15 @@ def test_a_torch_without_the_questions_is_slow(machine, monkeypatch):
 def test_this_machine_gives_an_answer():
     assert fast_bfloat16() in (True, False)
     assert hardware.fast_bfloat16() is fast_bfloat16()
+
+
+def test_each_process_of_a_machine_loads_on_a_device_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert hardware.device_named("auto") == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert hardware.device_named("auto") == torch.device("cuda:3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert hardware.device_named("auto") == torch.device("cuda:0"), "each process may see one device alone"

@@ -54,18 +54,6 @@ def test_whole_models_come_back_with_their_identity(model, tmp_path):
     assert again.context_length == 256
 
 
-def test_each_process_of_a_machine_loads_on_a_device_of_its_own(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert load_module._device("auto") == torch.device("cuda:0")
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert load_module._device("auto") == torch.device("cuda:3")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert load_module._device("auto") == torch.device("cuda:0"), "each process may see one device alone"
-
-
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99", "cpu:x", "meta", ""])
 def test_a_device_that_is_not_there_is_named(folder, device):
     with pytest.raises(LoadError, match=f"device '{device}'.*xpected auto, cpu, cuda"):

@@ -86,12 +86,12 @@ def test_threshold_of_the_step_not_of_its_parts():
 
 
 def test_confidence_rises_over_the_warm_up():
-    cfg, found, state = w2s.Config(warmup_steps=4), [], {}
+    cfg, found, state = w2s.Config(rise_steps=4), [], {}
     for _ in range(6):
         state = settled([batch_of_rows()], cfg, state)
         found.append(state["coefficient"])
     assert found == [0, 0.25, 0.5, 0.75, 1, 1]
-    assert settled([batch_of_rows()], w2s.Config(warmup_steps=0))["coefficient"] == 1
+    assert settled([batch_of_rows()], w2s.Config(rise_steps=0))["coefficient"] == 1
     assert w2s.stats(batch_of_rows(), w2s.Config(form="xent")) == ()
     assert w2s.settle({}, {}, w2s.Config(form="product"))["steps"] == 1
 
@@ -166,7 +166,7 @@ def test_certain_teachers_and_impossible_options_stay_finite():
 
 def test_a_single_row_decides_for_its_own_threshold():
     batch = batch_of_rows(LOGITS[:1], WEAK[:1])
-    cfg = w2s.Config(warmup_steps=0, confidence=1.0)
+    cfg = w2s.Config(rise_steps=0, confidence=1.0)
     found = exactness.evaluate(w2s.loss, batch, cfg, settled([batch], cfg))[0]
     assert found == pytest.approx(math.log(1 + math.exp(-2.0))), "p_0 is the quantile, and not below it"
 
@@ -190,6 +190,6 @@ def test_errors():
     three = batch_of_rows([[1.0, 0.0, 2.0]], [[0.5, 0.25, 0.25]])
     with pytest.raises(ValueError, match="--form logconf: expected two completions per row"):
         w2s.stats(three, w2s.Config())
-    for flag, bad in (("confidence", 1.5), ("warmup_steps", -1), ("alpha", -1.0), ("beta", -1.0)):
+    for flag, bad in (("confidence", 1.5), ("rise_steps", -1), ("alpha", -1.0), ("beta", -1.0)):
         with pytest.raises(ValueError, match=f"--{flag}"):
             w2s.Config(**{flag: bad})

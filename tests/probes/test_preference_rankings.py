@@ -287,8 +287,9 @@ def test_errors(tiny_model):
         Config(ref_cache="")
     with pytest.raises(ValueError, match="row 0: expected 'chosen' and 'rejected'"):
         rankings.measure(tiny_model, [Row(prompt="?", completion="x")], Config())
-    bad = Row(prompt="Where?", chosen=" mill", rejected=" tea", facts={"p": 1.5})
-    with pytest.raises(ValueError, match=r"facts.p: expected shares of votes in \[0, 1\]"):
-        rankings.measure(tiny_model, [bad], Config())
+    for p in (1.5, float("nan"), "most"):
+        bad = Row(prompt="Where?", chosen=" mill", rejected=" tea", facts={"p": p}, meta={"id": "x7"})
+        with pytest.raises(ValueError, match=r"row x7: field 'facts.p': expected a finite number in \[0, 1\]"):
+            rankings.measure(tiny_model, [ROWS[0], bad], Config(ref_cache="none"))
     with pytest.raises(ValueError, match="--beta > 0"):
         Config(beta=0)

@@ -84,8 +84,22 @@ def test_rows():
     assert normal < found
     with pytest.raises(ValueError, match="row 1: expected facts.base"):
         score(None, [row, Row(prompt="?", completion="x")])
-    with pytest.raises(ValueError, match=r"row 0: expected one number facts.scores.a, got None"):
+    with pytest.raises(ValueError, match=r"row 0: expected one finite number facts.scores.a, got None"):
         score(None, [Row(prompt="?", completion="x", facts={"base": {"a": [1.0]}})])
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), "high", True])
+def test_rewards_that_are_no_numbers_are_named(odd):
+    good = {"scores": {"a": 1.0}, "base": {"a": [0.5, 1.5]}}
+    for field, facts in {
+        "facts.scores.a": good | {"scores": {"a": odd}},
+        "facts.base.a": good | {"base": {"a": [0.5, odd]}},
+    }.items():
+        rows = [Row(prompt="?", completion="x", facts=good), Row(prompt="?", completion="x", facts=facts)]
+        with pytest.raises(ValueError, match=rf"row 1: expected .*finite number.* {field}, got"):
+            score(None, rows)
+    with pytest.raises(ValueError, match=r"row 0: expected finite numbers facts.base.a"):
+        score(None, [Row(prompt="?", completion="x", facts=good | {"base": {"a": odd}})])
 
 
 def test_the_towns_answers_hold_the_claim():

@@ -94,6 +94,12 @@ def test_annotated_rows():
         (SOLUTION, "hindsight", "expected facts.correct"),
         (dataclasses.replace(SOLUTION, facts={"labels": [True]}), "binary", "expected 3 labels"),
         (dataclasses.replace(SOLUTION, facts={}), "binary", "expected 3 labels"),
+        (dataclasses.replace(SOLUTION, facts={"labels": [1, -1, "no"]}), "binary", "'facts.labels': .* got -1"),
+        (
+            dataclasses.replace(SOLUTION, facts={**SOLUTION.facts, "correct": float("nan")}),
+            "hindsight",
+            "'facts.correct': .* got nan",
+        ),
         (Row(prompt="Q?", chosen="a", rejected="b"), "binary", "--form unified takes pairs"),
         (Row(prompt="Q?", completion="a"), "unified", "expected `completions`"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from alignlab.stats.bootstrap import Part, combination, mean, means, paired_difference
+from alignlab.stats.bootstrap import Part, combination, mean, means, paired_difference, ratios
 
 RNG = np.random.default_rng(7)
 SKEWED = RNG.exponential(size=60)
@@ -39,6 +39,22 @@ def test_copies_in_a_cluster_buy_no_precision():
     assert (honest.low, honest.high) == pytest.approx((single.low, single.high))
     assert honest.n == 1000
     assert naive.high - naive.low < 0.3 * (honest.high - honest.low)
+
+
+def test_ratios_of_sums_are_means_over_clusters():
+    values, clusters = RNG.exponential(size=90), sorted(RNG.integers(0, 25, size=90).tolist())
+    num, den = np.bincount(clusters, values), np.bincount(clusters).astype(float)
+    num, den = num[den > 0], den[den > 0]
+    other = RNG.normal(size=len(num))
+    table = np.stack([num, other], 1), np.stack([den, np.ones_like(den)], 1)
+    got = ratios(*table, {"one": [1, 0], "two": [0.5, -2.0]})
+    want = mean(values, clusters=clusters)
+    assert (got["one"].value, got["one"].low, got["one"].high) == pytest.approx((want.value, want.low, want.high))
+    drawn = RNG.multinomial(len(num), np.full(len(num), 1 / len(num)), size=20_000)
+    both = 0.5 * (drawn @ num) / (drawn @ den) - 2.0 * (drawn @ other) / len(num)
+    assert (got["two"].low, got["two"].high) == pytest.approx(tuple(np.quantile(both, [0.025, 0.975])), abs=0.1)
+    alone = ratios(table[0][:1], table[1][:1], {"one": [1, 0]})["one"]
+    assert (alone.value, alone.low) == (num[0] / den[0], None)
 
 
 def test_clusters_of_unequal_size_keep_the_item_mean():

@@ -1,5 +1,6 @@
 """Order of the data, learning rates, and errors that name the flag."""
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -39,6 +40,9 @@ def test_learning_rates(kind, after):
     rates = [learning_rate(cfg, step, 6) for step in range(6)]
     assert rates == pytest.approx([1.0, 2.0, *(2 * a for a in after)], abs=1e-3)
     assert learning_rate(cfg, 0, 6) > 0
+    for steps in (2, 2.9, 0.3, 1 / 3):  # as transformers counts: whole steps, or a share rounded up
+        asked = dataclasses.replace(cfg, warmup_ratio=0.0, warmup_steps=steps)
+        assert [learning_rate(asked, step, 6) for step in range(6)] == rates
     assert all(math.isfinite(learning_rate(TrainConfig(warmup_ratio=1.0), step, 3)) for step in range(3))
 
 
@@ -46,7 +50,8 @@ def test_learning_rates(kind, after):
     ("name", "value"),
     [
         ("learning_rate", -1.0), ("per_device_train_batch_size", 0), ("gradient_accumulation_steps", 0),
-        ("num_train_epochs", 0.0), ("max_steps", 0), ("warmup_ratio", 1.5), ("lr_scheduler_type", "sine"),
+        ("num_train_epochs", 0.0), ("max_steps", 0), ("warmup_ratio", 1.5), ("warmup_steps", -0.5),
+        ("lr_scheduler_type", "sine"),
         ("adam_beta1", 1.0), ("adam_epsilon", 0.0), ("max_grad_norm", -1.0), ("logging_steps", 0), ("save_steps", -1),
         ("save_total_limit", 0), ("report_to", "mlflow"), ("max_length", 0),
     ],
@@ -54,6 +59,11 @@ def test_learning_rates(kind, after):
 def test_errors_name_the_flag_and_the_value(name, value):
     with pytest.raises(ValueError, match=rf"--{name}: expected .* got {value!r}"):
         TrainConfig(**{name: value})
+
+
+def test_two_ways_to_warm_up_are_one_too_many():
+    with pytest.raises(ValueError, match=r"--warmup_steps 5 and --warmup_ratio 0.1: give one of them"):
+        TrainConfig(warmup_steps=5, warmup_ratio=0.1)
 
 
 def test_settings_load_without_torch():

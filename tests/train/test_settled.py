@@ -27,7 +27,7 @@ def thumbs(n=12, seed=4):
 
 CASES = {
     "bco": (thumbs, bco, bco.Config(beta=0.3)),
-    "weak_to_strong": (options, weak_to_strong, weak_to_strong.Config(warmup_steps=0)),
+    "weak_to_strong": (options, weak_to_strong, weak_to_strong.Config(rise_steps=0)),
 }
 
 

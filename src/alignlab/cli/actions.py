@@ -45,7 +45,8 @@ def columns_of(entries: Sequence[str]) -> dict[str, str] | None:
 
 def read_rows(ctx: RunContext, values: Values, spec: str | None = None, flag: str = "--dataset") -> list[Row]:
     """Read the rows of a run; ValueError when no data set is named or nothing comes out of it."""
-    spec = spec or ctx.dataset
+    spec, part = spec or ctx.dataset, "test" if flag == "--eval_dataset" else "train"
+    own = f"dataset_{part}_split"
     if spec is None:
         raise ValueError(f"{flag}: which rows? Give a JSONL or Parquet file, a hub id, or world:NAME")
     if spec.startswith("world:"):
@@ -55,9 +56,17 @@ def read_rows(ctx: RunContext, values: Values, spec: str | None = None, flag: st
     else:
         from alignlab.data.rows import read
 
-        columns, split = columns_of(values.get("columns", ())), values.get("dataset_train_split")
-        found = read(spec, columns=columns, limit=ctx.limit, split=split)
-    rows = list(itertools.islice(found, ctx.limit))
+        found = read(
+            spec, columns=columns_of(values.get("columns", ())), limit=ctx.limit, split=values.get(own), hub_split=part,
+            # another data set names a config of its own: org/name:config
+            config=values.get("dataset_config") if spec == ctx.dataset else None,
+        )  # fmt: skip
+    try:
+        rows = list(itertools.islice(found, ctx.limit))
+    except ValueError as error:
+        if own in values and f"split {part!r}" in str(error):
+            raise ValueError(f"{flag} {spec}: {error}; --{own} names another split") from error
+        raise
     if not rows:
         raise ValueError(f"{flag} {spec}: no rows in it")
     ctx.say(f"{spec}: {len(rows):,} rows")

@@ -68,8 +68,10 @@ class Data:
 
     columns: tuple[str, ...] = ()
     """our column = your column, e.g. prompt=instruction completion=output"""
+    dataset_config: str | None = None
+    """config of the hub data set --dataset, like `org/name:CONFIG`"""
     dataset_train_split: str | None = None
-    """split of a hub data set; default train"""
+    """split of a hub data set, default train; of a file, only rows whose column `split` says so"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,9 @@ class Evaluation:
     """Rows held out of training."""
 
     eval_dataset: str | None = None
-    """rows to evaluate on during training, same forms as --dataset"""
+    """rows to evaluate on during training, same forms as --dataset, which may be --dataset itself"""
+    dataset_test_split: str | None = None
+    """split of --eval_dataset on the hub, default test; of a file, only rows whose column `split` says so"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,10 +41,12 @@ HINTS = {
 """names that LLaMA-Factory, axolotl and TRL use -> what to do here"""
 
 LOSSES = {
-    "sigmoid": "dpo", "sft": "sft", "nll": "sft", "ipo": "ipo", "hinge": "slic", "kto_pair": "kto", "kto": "kto",
-    "bco_pair": "bco", "bco": "bco", "grpo": "grpo", "bnpo": "grpo", "dr_grpo": "grpo", "dapo": "grpo",
+    "sigmoid": "dpo", "sft": "sft", "nll": "sft", "chunked_nll": "sft", "ipo": "ipo", "hinge": "hinge",
+    "robust": "robust_dpo", "exo_pair": "exo", "nca_pair": "nca", "sppo_hard": "sppo", "sigmoid_norm": "sigmoid_norm",
+    "bco_pair": "bco_pair --form unshifted", "apo_zero": "apo --variant zero", "apo_down": "apo --variant down",
+    "kto": "kto", "kto_pair": "kto", "bco": "bco", "simpo": "simpo", "orpo": "orpo",
 }  # fmt: skip
-"""TRL's loss_type -> objective"""
+"""loss_type, as TRL 1.16 and before have it, -> objective with the flags that make it TRL's; the others are not here"""
 
 
 def resolve(prog: str, key: str, flags: Collection[str], value: str = "") -> str:
@@ -53,8 +55,8 @@ def resolve(prog: str, key: str, flags: Collection[str], value: str = "") -> str
     name = name if name in flags else ALIASES.get(name, name)
     if name in flags or name == "config":
         return name
-    if name == "loss_type":
-        raise ValueError(f"{prog}: --loss_type: {_loss_hint(value)}")
+    if name in ("loss_type", "pref_loss"):
+        raise ValueError(f"{prog}: --{name}: {_loss_hint(value)}")
     if name in HINTS:
         raise ValueError(f"{prog}: no flag --{key}: {HINTS[name]}. All flags: `{prog} -h`")
     near = difflib.get_close_matches(name, [*flags, *ALIASES, "config"], n=1)
@@ -63,7 +65,9 @@ def resolve(prog: str, key: str, flags: Collection[str], value: str = "") -> str
 
 
 def _loss_hint(value: str) -> str:
-    objective = LOSSES.get(value)
-    if objective in names("objectives"):
-        return f"every loss is a command of its own here; {value!r} is `alignlab train {objective}`"
-    return f"every loss is a command of its own here; objectives: {', '.join(names('objectives'))}"
+    if value in LOSSES:
+        return f"every loss is a command of its own here; {value!r} is `alignlab train {LOSSES[value]}`"
+    return (
+        f"every loss is a command of its own here, and {value!r} is none of them; objectives:"
+        f" {', '.join(names('objectives'))}"
+    )

@@ -1,5 +1,6 @@
 """`train`: rows to tokens, tokens to a tuned model in the run folder."""
 
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -27,7 +28,7 @@ def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Mapping[str, An
     rows = read_rows(ctx, dict(values))
     held_out = read_rows(ctx, dict(values), values["eval_dataset"], "--eval_dataset") if values["eval_dataset"] else []
     if hasattr(module, "annotate"):
-        rows, held_out = (module.annotate(part, cfg) if part else part for part in (rows, held_out))
+        rows, held_out = module.annotate(rows, cfg), annotated(module, held_out, cfg)
     # a method may ask for a model with several output heads; any other trains the model as it is
     several = module.output_heads(cfg) if hasattr(module, "output_heads") else None
     model = load_model(
@@ -53,24 +54,57 @@ def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Mapping[str, An
     )
     if is_first_rank():
         save(model, ctx.folder)
-    metrics = {name: Metric(value=float(value), n=len(examples)) for name, value in numbers.items() if is_number(value)}
-    left_out = len(rows) - len(examples)
-    notes = (
-        (f"{left_out} of {len(rows)} rows are longer than --max_length {settings.max_length}; left out",)
-        if left_out
-        else ()
-    )
+    room = room_of(model, settings.max_length)
+    notes = left_out("rows", rows, examples, room) + left_out("evaluation rows", held_out, held, room)
+    notes += one_class(examples)
     if several is not None and several > 1:
         notes += (
             f"the model has {several} output heads: `--model {ctx.folder} --head_weights W1 W2 ...` uses a mixture of"
             " them in any command, `alignlab export` writes one as a stock model",
         )
-    return Result(metrics=metrics, notes=notes)
+    return Result(metrics=metrics_of(numbers, len(examples), len(held)), notes=notes)
 
 
-def is_number(value: Any) -> bool:
-    """Whether a metric can go into result.json as a number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def annotated(module: ModuleType, held_out: Sequence[Row], cfg: Any) -> Sequence[Row]:
+    """Return evaluation rows as `annotate` of a method leaves them; ValueError names the flag that gave them."""
+    try:
+        return module.annotate(held_out, cfg) if held_out else held_out
+    except ValueError as error:
+        raise ValueError(f"--eval_dataset: {error}") from error
+
+
+def metrics_of(numbers: Mapping[str, float], trained: int, held: int) -> dict[str, Metric]:
+    """Return what the loop says: figures of evaluation rows count those, and have the interval that goes with them."""
+    ends = {f"{name}/{end}" for name in numbers for end in ("low", "high")}
+    return {
+        name: Metric(
+            value=float(value), n=held if name.startswith("eval/") else trained,
+            low=numbers.get(f"{name}/low"), high=numbers.get(f"{name}/high"),
+        )
+        for name, value in numbers.items() if name not in ends
+    }  # fmt: skip
+
+
+def left_out(what: str, rows: Sequence[Row], examples: Sequence[Any], room: int) -> tuple[str, ...]:
+    """Say how many rows were too long, if any."""
+    missing = len(rows) - len(examples)
+    return (f"{missing} of {len(rows)} {what} are longer than {room} tokens (--max_length); left out",) * bool(missing)
+
+
+def one_class(examples: Sequence[Any]) -> tuple[str, ...]:
+    """Say that thumbs all point one way, which trains but contrasts nothing."""
+    thumbs = {label for example in examples for label in example.labels}
+    if len(thumbs) != 1:
+        return ()
+    said, other = ("true", "false") if thumbs == {True} else ("false", "true")
+    return (
+        f"every row has the label {said}: nothing tells it apart from {other}; give rows of both, if you have them",
+    )
+
+
+def room_of(model: Any, max_length: int) -> int:
+    """Return how many tokens a row may have: --max_length, or the model's context where that is shorter."""
+    return min(max_length, model.context_length or max_length)
 
 
 def encoded(
@@ -83,12 +117,14 @@ def encoded(
     from alignlab.engine.encode import TooLong, encode
 
     encode = own or encode
-    room = min(max_length, model.context_length or max_length)
+    room = room_of(model, max_length)
     examples, longest = [], ""
     with ctx.stage(name, len(rows), len(rows)) as stage:
         for number, row in enumerate(rows, 1):
             try:
-                examples.append(encode(row, model.tokenizer, max_length=room))
+                example = encode(row, model.tokenizer, max_length=room)
+                # rows may be left out, so that the place among what is left does not tell which row it is
+                examples.append(example if example.row_id else dataclasses.replace(example, row_id=str(number)))
             except TooLong as error:
                 longest = str(error)
             except ValueError as error:

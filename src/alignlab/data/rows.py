@@ -21,8 +21,9 @@ WORLD = "world"
 
 
 def read(
-    spec: str | Path, *, columns: Mapping[str, str] | None = None, limit: int | None = None, split: str | None = None
-) -> Iterator[Row]:
+    spec: str | Path, *, columns: Mapping[str, str] | None = None, limit: int | None = None, split: str | None = None,
+    hub_split: str = "train", config: str | None = None,
+) -> Iterator[Row]:  # fmt: skip
     """Yield the rows of a dataset, one at a time.
 
     Args:
@@ -31,7 +32,9 @@ def read(
         columns: field -> column where the columns have other names than TRL's, e.g. `{"prompt": "instruction",
             "query": "input", "response": "output"}`; see `columns.to_row`.
         limit: at most this many rows.
-        split: the hub split (default `train`); for files and adapters only rows whose `split` fact is this.
+        split: the hub split; for files and adapters only rows whose `split` fact is this.
+        hub_split: the hub split where `split` is not given; files and adapters then give all rows.
+        config: the config of a hub dataset or folder, beside `org/name:config`.
 
     Raises:
         DataError: where a record cannot be used: `FILE:LINE: field 'x': expected ..., got ...`.
@@ -39,26 +42,33 @@ def read(
     if limit is not None and limit < 0:
         raise DataError(f"limit: expected a number of rows, 0 or more, got {limit}")
     check_mapping(columns or {})
-    return islice(_rows(str(spec), columns, limit, split), limit)
+    return islice(_rows(str(spec), columns, limit, split, hub_split, config), limit)
 
 
-def _rows(spec: str, columns: Mapping[str, str] | None, limit: int | None, split: str | None) -> Iterator[Row]:
+def _rows(
+    spec: str, columns: Mapping[str, str] | None, limit: int | None, split: str | None, hub_split: str,
+    config: str | None,
+) -> Iterator[Row]:  # fmt: skip
     kind, colon, path = spec.partition(":")
     if colon and kind in adapters.names():
         if columns:
             raise DataError(f"columns: the adapter {kind!r} knows its own columns; leave the mapping out")
+        if config:
+            raise DataError(f"{spec}: an adapter's file has no config {config!r}; leave it out")
         yield from _of_split(((spec, row) for row in adapters.find(kind).items(path)), split)
         return
     if colon and KIND.fullmatch(kind) and not Path(spec).expanduser().exists():
-        found = _from_hub(kind, path, split, limit)
+        found = _from_hub(kind, path, split or hub_split, limit, config)
     else:
-        found = sources.records(spec, split=split, limit=limit)
+        found = sources.records(spec, split=split or hub_split, limit=limit, config=config)
     from_hub = not (Path(spec).expanduser().is_file() or spec.endswith(sources.SUFFIXES))
     rows = ((where, to_row(record, where, columns)) for where, record in found)
     yield from (row for _, row in rows) if from_hub else _of_split(rows, split)
 
 
-def _from_hub(kind: str, path: str, split: str | None, limit: int | None) -> Iterator[sources.Record]:
+def _from_hub(
+    kind: str, path: str, split: str, limit: int | None, config: str | None
+) -> Iterator[sources.Record]:  # fmt: skip
     """Yield what `KIND:PATH`, which is no adapter's, holds as a hub dataset with its config, else say the adapters."""
     known = [*adapters.names(), WORLD]
     near = nearest(kind.replace("-", "_"), known, 0.6)
@@ -67,7 +77,7 @@ def _from_hub(kind: str, path: str, split: str | None, limit: int | None) -> Ite
     if sources.HUB_ID.fullmatch(f"{kind}:{path}") is None or path.endswith(sources.SUFFIXES):
         raise DataError(listed)
     try:
-        yield from sources.hub_records(f"{kind}:{path}", split, limit)
+        yield from sources.hub_records(f"{kind}:{path}", split, limit, config)
     except DataError as error:
         raise DataError(f"{listed}. Nor as a hub dataset: {error}") from None
 

@@ -135,7 +135,7 @@ def file_records(path: str | Path) -> Iterator[Record]:
     raise DataError(f"{path}: unknown kind of data file; known: {', '.join(SUFFIXES)}")
 
 
-def hub_records(name: str, split: str | None, limit: int | None) -> Iterator[Record]:
+def hub_records(name: str, split: str | None, limit: int | None, config: str | None = None) -> Iterator[Record]:
     """Yield the records of a hub dataset (`org/name` or `org/name:config`) or a folder of data files.
 
     Streams where a `limit` is given, so that a quick look at a large set does not download it.
@@ -143,10 +143,12 @@ def hub_records(name: str, split: str | None, limit: int | None) -> Iterator[Rec
     import datasets
 
     folder = Path(name).expanduser()
-    path, _, config = (str(folder), "", "") if folder.is_dir() else name.partition(":")
+    path, _, named = (str(folder), "", "") if folder.is_dir() else name.partition(":")
+    if config and named:
+        raise DataError(f"dataset {name!r}: has the config {named!r} in its name already, and {config!r} beside it")
     split = split or "train"
     try:
-        table = datasets.load_dataset(path, config or None, split=split, streaming=limit is not None)
+        table = datasets.load_dataset(path, named or config, split=split, streaming=limit is not None)
         for number, record in enumerate(islice(table, limit)):
             yield f"{name}[{split}] row {number}", dict(record)
     except DataError:
@@ -165,13 +167,17 @@ def _first(error: BaseException) -> str:
     return ascii(str(error).split("\n")[0][:200])[1:-1]
 
 
-def records(spec: str | Path, *, split: str | None = None, limit: int | None = None) -> Iterator[Record]:
-    """Yield place and columns of every record of a file, a folder or a hub dataset."""
+def records(
+    spec: str | Path, *, split: str | None = None, limit: int | None = None, config: str | None = None
+) -> Iterator[Record]:
+    """Yield place and columns of every record of a file, a folder or a hub dataset, which alone has configs."""
     text = str(spec)
     path = Path(text).expanduser()
     if path.is_file() or text.endswith(SUFFIXES):
+        if config:
+            raise DataError(f"{text}: a file has no config {config!r}; leave it out, or give a hub dataset or a folder")
         return file_records(path)
     if path.is_dir() or HUB_ID.fullmatch(text):
-        return hub_records(text, split, limit)
+        return hub_records(text, split, limit, config)
     existing(path)
     raise AssertionError("unreachable: `existing` raised")

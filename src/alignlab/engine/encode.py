@@ -1,10 +1,10 @@
 """From rows of text to token ids: one prompt, its completions, and what is known of them."""
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
+from alignlab.core.facts import finite, number
 from alignlab.core.judgement import under
 from alignlab.core.types import Message, Prompt, Row
 from alignlab.engine.controls import Rendered, controls, render, tokenise
@@ -158,7 +158,8 @@ def completion_ids(tokenizer: Any, prompt: Prompt, before: list[int], completion
             f"the chat template of {tokenizer.name_or_path!r} rewrites the prompt once an answer follows: the text of "
             f"prompt and answer does not begin with the text of the prompt, which ends in {start[-40:]!r}"
         )
-    if joint[: len(before)] == before and len(joint) > len(before):
+    # a bare text of a single token has nothing behind it but its end
+    if joint[: len(before)] == before and (len(joint) > len(before) or not prompt):
         return _closed(tokenizer, joint[len(before) :], end)
     rest = tokenise(tokenizer, [Rendered(*(text[len(start) :] for text in whole))])[0]
     if tokenizer.decode([*before, *rest]) != tokenizer.decode(joint):
@@ -172,8 +173,10 @@ def completion_ids(tokenizer: Any, prompt: Prompt, before: list[int], completion
 def encode(row: Row, tokenizer: Any, *, max_length: int | None = None) -> Example:
     """Tokenise one row for training or scoring.
 
-    `completion` gives one completion (with `label`, if any); `chosen` and `rejected` give two and one pair, with
-    `facts` "p", "margin" and "weight" where present (1, 0, 1 otherwise); `completions` give as many, with `scores`.
+    `completion` gives one completion (with `label`, if any), and behind an empty prompt it is a bare text: all its
+    tokens are scored but the first, the beginning-of-text token where the tokenizer writes one; `chosen` and `rejected`
+    give two and one pair, with `facts` "p", "margin" and "weight" where present (1, 0, 1 otherwise); `completions` give
+    as many, with `scores`.
     `facts` "scores" maps names to further numbers, one per completion (`facts["scores.NAME"]` gives one by itself);
     `head` is the number of the output head that scores it, of a model that has several.
     `second_prompt` is the prompt of `rejected`, or else the context "second"; a `judgement` gives the context
@@ -189,12 +192,12 @@ def encode(row: Row, tokenizer: Any, *, max_length: int | None = None) -> Exampl
 
     Raises:
         ValueError: no completion or an empty one, no chat template, an empty prompt, scores that are not one finite
-            number per completion.
+            number per completion, a "p" outside [0, 1], a "margin" that is not finite, a "weight" below 0.
         TooLong: prompt, or prompt and completion, longer than `max_length` (nothing is cut in silence).
     """
     texts, pairs, labels, scores = _completions(row)
     scores = scores | _given_scores(row, len(texts))
-    before = prompt_ids(tokenizer, [row.prompt], max_length=max_length)[0]
+    before = _before(tokenizer, row, max_length)
     others = {name: prompt_ids(tokenizer, [p], max_length=max_length)[0] for name, p in _other_prompts(row).items()}
     own = {1: others["second"]} if pairs and "second" in others else {}
     contexts = {name: ids for name, ids in others.items() if not own or name != "second"}
@@ -213,6 +216,13 @@ def encode(row: Row, tokenizer: Any, *, max_length: int | None = None) -> Exampl
     )  # fmt: skip
 
 
+def _before(tokenizer: Any, row: Row, max_length: int | None) -> list[int]:
+    """Return the ids of a row's prompt; of a bare text its first token, which nothing predicts."""
+    if row.prompt == "" and row.completion:
+        return _plain_ids(tokenizer, [row.completion])[0][:1]
+    return prompt_ids(tokenizer, [row.prompt], max_length=max_length)[0]
+
+
 def _other_prompts(row: Row) -> dict[str, Prompt]:
     """Return what else the completions of a row are read under."""
     found = {} if row.second_prompt is None else {"second": row.second_prompt}
@@ -223,12 +233,14 @@ def _completions(row: Row) -> tuple[tuple[str, ...], tuple, tuple[bool | None, .
     """Return texts, pairs, labels and scores of a row."""
     if row.chosen is not None and row.rejected is not None:
         known = row.facts
-        pair = (0, 1, float(known.get("p", 1.0)), float(known.get("margin", 0.0)), float(known.get("weight", 1.0)))
+        pair = (0, 1, number(known, "p", 1.0, 0, 1), number(known, "margin", 0.0), number(known, "weight", 1.0, 0))
         return (row.chosen, row.rejected), (pair,), (), {}
     if row.completions:
         if row.scores and len(row.scores) != len(row.completions):
             raise ValueError(f"field 'scores': {len(row.scores)} for {len(row.completions)} completions; give one each")
-        return row.completions, (), (), {"score": row.scores} if row.scores else {}
+        if odd := [score for score in row.scores if not finite(score)]:
+            raise ValueError(f"field 'scores': expected finite numbers, got {odd[0]!r}")
+        return row.completions, (), (), {"score": tuple(map(float, row.scores))} if row.scores else {}
     if row.completion is not None:
         return (row.completion,), (), () if row.label is None else (row.label,), {}
     raise ValueError("a row needs 'completion', 'chosen' and 'rejected', or 'completions'; it has none of them")
@@ -241,7 +253,7 @@ def _given_scores(row: Row, count: int) -> dict[str, tuple[float, ...]]:
     found = {}
     for name, value in whole.items():
         numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-        if len(numbers) != count or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers):
+        if len(numbers) != count or not all(map(finite, numbers)):
             raise ValueError(
                 f"field 'facts.scores.{name}': expected {count} finite number(s), one per completion, got {value!r}"
             )

@@ -1,4 +1,4 @@
-"""What the processor at hand is good at, and what its memory costs."""
+"""What there is to compute with: devices and formats by name, what a processor is good at, what its memory costs."""
 
 import ctypes
 import functools
@@ -14,6 +14,37 @@ DECIDED = (
     "LD_PRELOAD",
 )  # fmt: skip
 """what a user sets in the environment to decide it, the last one to have another allocator"""
+
+
+def device_named(device: str) -> torch.device:
+    """Return a device; `auto` is CUDA, else Apple's, else the CPU. Raises ValueError for one that is not there."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            # of several processes on a machine each has its own, which nobody has made the current one yet
+            own = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device()))
+            return torch.device("cuda", own % torch.cuda.device_count())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:  # an unknown word, a torch built without it, no such card
+        why = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"device {device!r} cannot be used here: {why}. Expected auto, cpu, cuda, cuda:1 or mps"
+        ) from None
+    if found.type == "meta":
+        raise ValueError("device 'meta' holds no numbers; expected auto, cpu, cuda, cuda:1 or mps")
+    return found
+
+
+def dtype_named(dtype: str | torch.dtype) -> str | torch.dtype:
+    """Return a format of numbers; `auto` and torch's own stay as they are. Raises ValueError for another name."""
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+    if dtype not in known:
+        raise ValueError(f"dtype {dtype!r}; expected auto, {', '.join(known)}")
+    return known[dtype]
 
 
 def fast_bfloat16() -> bool:

@@ -16,6 +16,7 @@ from alignlab.core import files
 from alignlab.core.types import Groups, Prompt, Sample, View
 from alignlab.engine import flex, heads, routed
 from alignlab.engine.encode import Example, collate
+from alignlab.engine.hardware import device_named, dtype_named
 from alignlab.engine.identity import base_digest, digest
 from alignlab.engine.layouts import attention_projections, stores_inputs_first
 from alignlab.engine.plain import context_length
@@ -190,14 +191,17 @@ def _pretrained(spec, where, dtype, device, revision, trust_remote_code, head, a
     from transformers import AutoTokenizer
 
     kind, labels = heads.auto_model(head)
-    chosen = _device(device)
+    try:
+        chosen, wanted = device_named(device), dtype_named(dtype)
+    except ValueError as error:
+        raise LoadError(str(error)) from None
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=trust_remote_code)
         with quiet():
             if head == "tokens":
                 kind = routed.kind_of(kind, where, revision=revision, trust_remote_code=trust_remote_code)
             module, info = kind.from_pretrained(
-                where, revision=revision, trust_remote_code=trust_remote_code, dtype=_dtype(dtype),
+                where, revision=revision, trust_remote_code=trust_remote_code, dtype=wanted,
                 use_safetensors=True, output_loading_info=True, **labels, **flex.chosen(attention),
                 **({} if chosen.type == "cpu" else {"device_map": {"": chosen}}),
             )  # fmt: skip
@@ -227,39 +231,6 @@ def _offline() -> bool:
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
-
-
-def _device(device: str) -> torch.device:
-    if device != "auto":
-        return _named_device(device)
-    if torch.cuda.is_available():
-        # of several processes on a machine each has its own, which nobody has made the current one yet
-        own = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device()))
-        return torch.device("cuda", own % torch.cuda.device_count())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _named_device(device: str) -> torch.device:
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:  # an unknown word, a torch built without it, no such card
-        why = str(error).strip().splitlines()[0]
-        raise LoadError(
-            f"device {device!r} cannot be used here: {why}. Expected auto, cpu, cuda, cuda:1 or mps"
-        ) from None
-    if found.type == "meta":
-        raise LoadError("device 'meta' holds no numbers; expected auto, cpu, cuda, cuda:1 or mps")
-    return found
-
-
-def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    if isinstance(dtype, torch.dtype) or dtype == "auto":
-        return dtype
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
-    if dtype not in known:
-        raise LoadError(f"dtype {dtype!r}; expected auto, {', '.join(known)}")
-    return known[dtype]
 
 
 def _put_on(model: LanguageModel, adapter: str) -> None:

@@ -95,8 +95,19 @@ def annotate(rows: Sequence[Row], cfg: Config) -> list[Row]:
 
     if any(row.label is None for row in rows):
         raise ValueError("--match_prompts compares the prompts of liked and disliked rows: give completion and label")
+    labels = {row.label for row in rows}
+    if len(labels) < 2:
+        raise ValueError(
+            f"--match_prompts compares the prompts of liked and disliked rows, but all {len(rows)} are"
+            f" {'liked' if labels == {True} else 'disliked'}; give rows of both labels, or leave out --match_prompts"
+        )
     texts = [p if isinstance(p := row.prompt, str) else "\n".join(turn["content"] for turn in p) for row in rows]
-    ratios = density_ratio(word_features(texts), [bool(row.label) for row in rows], texts, folds=cfg.match_folds)
+    try:
+        ratios = density_ratio(word_features(texts), [bool(row.label) for row in rows], texts, folds=cfg.match_folds)
+    except ValueError as error:
+        raise ValueError(
+            f"--match_prompts with --match_folds {cfg.match_folds}: {error}; --match_folds 0 fits on all rows at once"
+        ) from error
     known = [dict(row.facts) for row in rows]
     return [
         dataclasses.replace(row, facts={**facts, "scores.density_ratio": float(ratio)})

@@ -11,7 +11,7 @@ Source: Burns et al. 2023 (arXiv:2312.09390), section 4.3.2 and appendix A, and 
 distribution over each prompt's options; with the score `gold` accuracy is logged. Unit: nats. Reduction: mean over the
 prompts of the step.
 Deviations: classes are options scored as text, not a head of their own; the quantile is taken over the WHOLE optimiser
-step; the coefficient rises from 0 to 1 over `warmup_steps` (the code lets it rise to 0.1, then jumps to 1).
+step; the coefficient rises from 0 to 1 over `rise_steps` (the code lets it rise to 0.1, then jumps to 1).
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ class Config:
     """target: the weak labels, these mixed with the student's hard choice, or multiplied by its probabilities"""
     confidence: float = 0.5
     """`logconf`: largest share of the student's own choice in the target, in [0, 1] (Burns et al.: 0.5)"""
-    warmup_steps: int = 20
+    rise_steps: int = 20
     """`logconf`: steps over which that share rises from 0, >= 0"""
     alpha: float = 1.0
     """`product`: exponent of the weak labels, >= 0 (Burns et al.: 1)"""
@@ -75,7 +75,7 @@ class Config:
     def __post_init__(self) -> None:
         require(self.form in ("xent", "logconf", "product"), "form", "xent, logconf or product", self.form)
         require(0 <= self.confidence <= 1, "confidence", "a number in [0, 1]", self.confidence)
-        require(self.warmup_steps >= 0, "warmup_steps", "a whole number >= 0", self.warmup_steps)
+        require(self.rise_steps >= 0, "rise_steps", "a whole number >= 0", self.rise_steps)
         require_at_least_zero("alpha", self.alpha)
         require_at_least_zero("beta", self.beta)
 
@@ -105,7 +105,10 @@ def settle(
         cfg: settings.
     """
     steps = before.get("steps", 0.0)
-    values = {"steps": steps + 1, "coefficient": min(1.0, steps / cfg.warmup_steps) if cfg.warmup_steps else 1.0}
+    values = {
+        "steps": steps + 1,
+        "coefficient": min(1.0, steps / cfg.rise_steps) if cfg.rise_steps else 1.0,
+    }
     if found:
         values["threshold"] = torch.quantile(found["first"][0], found["second"][0].mean()).item()
     return values

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
+from alignlab.core import facts
 from alignlab.core.cards import Card, Claim
 from alignlab.core.types import Figure, Metric, Result, Row, Table
 from alignlab.engine.load import load
@@ -203,14 +204,19 @@ def measure(model: Any, rows: Sequence[Row], cfg: Config) -> Result:
         ValueError: rows that are no pairs, or votes outside [0, 1].
     """
     pairs = list(rows) or list(world_rows("pairs", 0, 200))
+    votes = np.array([_votes(number, row, cfg) for number, row in enumerate(pairs)])
     policy, tokens = ref, ref_tokens = pair_logps(model, pairs, cfg.ref_cache)
     if cfg.reference is not None:
         # the same answers, whatever each model's tokenizer makes of them
         ref, ref_tokens = pair_logps(load(cfg.reference), pairs, cfg.ref_cache)
-    votes = np.array([float(row.facts.get("p", cfg.votes)) for row in pairs])
-    if ((votes < 0) | (votes > 1)).any():
-        raise ValueError("facts.p: expected shares of votes in [0, 1]")
     return report(Scored(policy=policy, ref=ref, tokens=tokens, votes=votes, ref_tokens=ref_tokens), cfg)
+
+
+def _votes(number: int, row: Row, cfg: Config) -> float:
+    try:
+        return facts.number(row.facts, "p", cfg.votes, 0, 1)
+    except ValueError as error:
+        raise ValueError(f"row {row.meta.get('id', number)}: {error}") from error
 
 
 def report(found: Scored, cfg: Config) -> Result:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alignlab.core.cards import Card, Claim
+from alignlab.core.facts import finite
 from alignlab.core.types import Row
 
 CARD = Card(
@@ -116,7 +117,7 @@ def score(model: None, rows: Sequence[Row], cfg: Config | None = None) -> list[f
         cfg: reference and combination; default Config().
 
     Raises:
-        ValueError: a row without base rewards, or without the score of a property.
+        ValueError: a row without base rewards, or without the score of a property, or one that is not finite.
     """
     del model
     cfg = cfg or Config()
@@ -128,13 +129,11 @@ def _one(number: int, row: Row, cfg: Config) -> Tensor:
     given: Mapping[str, Any] = row.facts.get("scores") or {}
     if not base:
         raise ValueError(f"row {number}: expected facts.base with rewards of base samples, by property")
-    if missing := [name for name in base if not isinstance(given.get(name), int | float)]:
-        raise ValueError(f"row {number}: expected one number facts.scores.{missing[0]}, got {given.get(missing[0])!r}")
-    references = torch.stack(
-        [reference(torch.tensor([*_listed(base[name])], dtype=torch.float64), cfg) for name in base]
-    )
+    samples = {name: value if isinstance(value, list | tuple) else (value,) for name, value in base.items()}
+    for name in base:
+        if not finite(given.get(name)):
+            raise ValueError(f"row {number}: expected one finite number facts.scores.{name}, got {given.get(name)!r}")
+        if odd := [value for value in samples[name] if not finite(value)]:
+            raise ValueError(f"row {number}: expected finite numbers facts.base.{name}, got {odd[0]!r}")
+    references = torch.stack([reference(torch.tensor([*samples[n]], dtype=torch.float64), cfg) for n in base])
     return transform(torch.tensor([given[name] for name in base], dtype=torch.float64), references, cfg)
-
-
-def _listed(value: Any) -> Sequence[float]:
-    return value if isinstance(value, list | tuple) else (value,)

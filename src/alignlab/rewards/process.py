@@ -24,6 +24,7 @@ import torch
 from torch.nn.functional import softplus
 
 from alignlab.core.cards import Card, Claim
+from alignlab.core.facts import finite
 from alignlab.core.preference import require
 from alignlab.core.types import Groups, Row, Term
 from alignlab.engine.encode import Example, TooLong, completion_ids, prompt_ids
@@ -103,14 +104,20 @@ def targets(row: Row, cfg: Config) -> list[float]:
         return values if cfg.form == "hindsight" else [float(is_good) for is_good in good(values, cfg.good_above)]
     if not isinstance(given, list | tuple) or len(given) != steps:
         raise ValueError(f"expected {steps} labels, one per step (facts.labels), or as many scores; got {given!r}")
-    labels = [majority(one) if isinstance(one, list | tuple) else bool(one) for one in given]
+    judgements = [one if isinstance(one, list | tuple) else (one,) for one in given]
+    if odd := [said for one in judgements for said in one if said not in (0, 1)]:
+        raise ValueError(f"field 'facts.labels': expected true or false, got {odd[0]!r}")
+    labels = [majority(one) for one in judgements]
     if cfg.form != "hindsight":
         return [float(label) for label in labels]
     if "correct" not in row.facts:
         raise ValueError(
             "--form hindsight: expected facts.correct, whether the final answer is right; or --form binary"
         )
-    return hindsight(labels, row.facts["correct"], cfg.gamma)
+    final = row.facts["correct"]
+    if final not in (True, False) and not (finite(final) and 0 <= final <= 1):
+        raise ValueError(f"field 'facts.correct': expected true, false or a share in [0, 1], got {final!r}")
+    return hindsight(labels, final, cfg.gamma)
 
 
 def annotate(rows: Sequence[Row], cfg: Config) -> list[Row]:

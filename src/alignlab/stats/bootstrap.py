@@ -83,6 +83,42 @@ def means(
     return found
 
 
+def ratios(
+    num: NDArray[np.float64],
+    den: NDArray[np.float64],
+    wanted: Mapping[str, Sequence[float]],
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> dict[str, Metric]:
+    """Return name -> sum over columns of weight * sum(num) / sum(den), with the BCa interval over items.
+
+    Args:
+        num: [items, columns].
+        den: [items, columns], >= 0. A draw in which a column that is wanted adds up to 0 is left out.
+        wanted: name -> weight of each column.
+        level: of the intervals.
+        draws: shared by all names.
+        seed: of the draws.
+    """
+    mixes = {name: np.array(weights, dtype=np.float64) for name, weights in wanted.items()}
+    drawn = [(w @ num, w @ den) for w in _weights(len(num), draws, seed)] if mixes and len(num) > 1 else []
+    found = {}
+    for name, weights in mixes.items():
+        used = np.flatnonzero(weights)
+        mix = weights[used]
+        point = float(_estimates(num.sum(0)[used], den.sum(0)[used], mix))
+        found[name] = Metric(value=point, n=len(num))
+        values = np.concatenate([_estimates(n[:, used], d[:, used], mix) for n, d in drawn] or [np.empty(0)])
+        values = values[~np.isnan(values)]
+        if len(values):
+            left_out = _estimates((num.sum(0) - num)[:, used], (den.sum(0) - den)[:, used], mix)
+            low, high = np.quantile(values, _bca(np.array([1 - level, 1 + level]) / 2, point, values, left_out))
+            found[name] = Metric(value=point, n=len(num), low=float(low), high=float(high))
+    return found
+
+
 def paired_difference(
     left: Values,
     right: Values,

@@ -33,8 +33,10 @@ class TrainConfig:
     """passes over the data, > 0; ignored where max_steps is given"""
     max_steps: int = -1
     """optimiser steps; -1 leaves it to num_train_epochs"""
+    warmup_steps: float = 0.0
+    """steps over which the learning rate rises from 0, >= 1; below 1 the share of all steps, as in transformers 5"""
     warmup_ratio: float = 0.0
-    """share of the steps over which the learning rate rises from 0, in [0, 1]"""
+    """share of the steps over which the learning rate rises from 0, in [0, 1]; transformers 4's name for it"""
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "linear"
     """how the learning rate falls after the warm-up"""
     weight_decay: float = 0.0
@@ -84,6 +86,11 @@ class TrainConfig:
         for name in ("adam_beta1", "adam_beta2"):
             self._check(name, 0 <= getattr(self, name) < 1, "a number in [0, 1)")
         self._check("adam_epsilon", self.adam_epsilon > 0, "a number > 0")
+        self._check("warmup_steps", 0 <= self.warmup_steps < math.inf, "a number >= 0")
+        if self.warmup_steps and self.warmup_ratio:
+            raise ValueError(
+                f"--warmup_steps {self.warmup_steps:g} and --warmup_ratio {self.warmup_ratio:g}: give one of them"
+            )
         self._check("warmup_ratio", 0 <= self.warmup_ratio <= 1, "a number in [0, 1]")
         self._check("num_train_epochs", self.num_train_epochs > 0, "a number > 0")
         self._check("max_steps", self.max_steps == -1 or self.max_steps >= 1, "a whole number >= 1, or -1")
@@ -127,7 +134,8 @@ def learning_rate(cfg: TrainConfig, step: int, total: int) -> float:
     It rises in equal parts to its peak in the last warm-up step (the first step is not wasted on rate 0, as it is in
     transformers), then falls towards 0, which it would reach at step `total`.
     """
-    warmup = math.ceil(cfg.warmup_ratio * total)
+    asked = cfg.warmup_steps or cfg.warmup_ratio
+    warmup = int(asked) if cfg.warmup_steps >= 1 else math.ceil(asked * total)
     if step < warmup:
         return cfg.learning_rate * (step + 1) / warmup
     done = (step - warmup) / max(1, total - warmup)

@@ -67,19 +67,19 @@ def train(
             handed to the loss and, at the next step, to itself; it is part of a checkpoint.
         needs: inputs beyond the rows' own, as on a card. `mismatched`: `stats` looks at prompts with other rows'
             completions, so marked. `policy/NAME`: the policy's view under context NAME. `prompt`: prompts are scored.
-        reference: model behind the view `ref`; None: `model` as it is when this is called, a fresh adapter being
-            no change. Either way it is scored once, before the first step.
+        reference: model behind the view `ref`, scored once, before the first step; None: `model` as it is now.
         eval_examples: rows to evaluate on.
         on_step: called on every rank after each step with the step's number and what it logged, if anything.
 
     Returns:
         Plain numbers: `train/loss_first` (step 1), `train/loss_last` (mean over the last logging window), `train/loss`
-        (mean over all steps), the other last logged metrics as `train/<name>`, `eval/<name>`, `steps`, `tokens`,
-        `tokens_per_second`, `seconds`, `omitted_terms` (terms of a step left out because nothing counted for them), and
-        the work of the steps as in `Stepper.spent`; a reference scored before them is no part of it.
+        (mean over all steps), the other last logged metrics as `train/<name>`, `eval/<name>` and its 95 % interval as
+        `eval/<name>/low` and `/high`, `steps`, `tokens`, `tokens_per_second`, `seconds`, `omitted_terms` (of a step,
+        where nothing counted for them), and the work of the steps as in `Stepper.spent`, without the reference's.
 
     Raises:
-        ValueError: no examples; a reference with another tokenizer; settings or data that do not fit the checkpoint.
+        ValueError: no examples, or one that the loss has no use for (`inputs.views_of`; nothing is written then); a
+            reference with another tokenizer; settings or data that do not fit the checkpoint to go on from.
         FileExistsError: output_dir holds checkpoints and the run is not told to go on.
         FloatingPointError: the loss or the gradient is not finite.
         OSError: a checkpoint could not be written.
@@ -142,6 +142,7 @@ class Run:
             per_device=cfg.per_device_train_batch_size, bf16=cfg.bf16, settle=settle, needs=needs,
             ref_cache=cfg.ref_cache,
         )  # fmt: skip
+        self.refers = self.stepper.needs_reference(examples, eval_examples)
 
     def _items(self, step: int) -> tuple[int, ...]:
         return items_of_step(step, self.rows, self.batch, self.cfg.seed)
@@ -215,10 +216,9 @@ class Run:
             self.metrics |= {"train/loss_first": self.metrics.get("train/loss_first", record["loss"])}
             self.metrics["train/loss_last"] = record["loss"]
             record |= {
-                "epoch": self.step / steps_per_epoch(self.rows, self.batch),
-                "seconds": self.done["seconds"],
+                "epoch": self.step / steps_per_epoch(self.rows, self.batch), "seconds": self.done["seconds"],
                 "tokens_per_second": self._speed(),
-            }
+            }  # fmt: skip
         due = self.cfg.eval_steps and self.step % self.cfg.eval_steps == 0
         if self.held_out.rows and (due or self.step == self.total):
             found = self.stepper.evaluate(self.held_out, self.eval_reference)
@@ -245,7 +245,7 @@ class Run:
 
     def _references(self, reference: LanguageModel | None) -> tuple[batches.Values, batches.Values]:
         """Score the reference on every row that the run will visit, if the loss or its statistics look at it."""
-        if not self.stepper.needs_reference(self.data.examples[0]):
+        if not self.refers:
             return {}, {}
         visited = sorted({i for step in range(self.total) for i in self._items(step)})
         visited += range(self.rows, len(self.data.examples))

@@ -9,7 +9,7 @@ activations are not all kept until the statistics are known, and what both look 
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ from alignlab.core.types import Groups, Term
 from alignlab.engine import attention, sharded, work
 from alignlab.engine.encode import Example, same_token_ids
 from alignlab.engine.load import LanguageModel
-from alignlab.train import batches, contexts
-from alignlab.train.log import Sums, ratios, with_logs
+from alignlab.train import batches, contexts, evaluation, inputs
+from alignlab.train.log import Sums, with_logs
 from alignlab.train.mismatched import Rows
 
 Loss = Callable[..., tuple[Term, ...]]
@@ -30,6 +30,8 @@ Settle = Callable[[Mapping[str, tuple[Tensor, Tensor]], Mapping[str, float], Any
 """(items of the step's statistics, what was returned for the step before, settings) -> name -> number for the loss.
 Items: name -> (num, den), each [items] float64 over the whole step, in no order that means anything."""
 SPENT = ("distinct_tokens", "computed_tokens", "teraflops", "floor_teraflops")
+Cut = tuple[Sequence[int], bool]
+"""indices of a micro-batch, and whether it counts"""
 Part = tuple[Groups, bool]
 """a micro-batch on the host, and whether it counts (False: it is there only to keep ranks in step)"""
 
@@ -57,12 +59,7 @@ class Stepper:
         alone = self.ranks == 1 or self._sharded
         self.scorer: nn.Module = self._bare if alone else accelerator.prepare(self._bare)
 
-    def parts(self, items: Iterable[int], examples: Sequence[Example], reference: batches.Values) -> list[Part]:
-        """Return this rank's micro-batches of a step."""
-        cut = self._cut(list(items), examples)
-        return [(batches.batch_of(indices, examples, reference, self._pad), counts) for indices, counts in cut]
-
-    def _cut(self, items: Sequence[int], examples: Sequence[Example]) -> list[tuple[tuple[int, ...], bool]]:
+    def _cut(self, items: Sequence[int], examples: Sequence[Example]) -> list[Cut]:
         rank = self._accelerator.process_index
         # by the model's class alone, so that a run that is resumed cuts as it did
         even = attention.refusal(self._module) is None
@@ -71,15 +68,21 @@ class Stepper:
     def all_parts(
         self, items: Sequence[int], rows: Rows, reference: batches.Values
     ) -> tuple[list[Part], list[Part] | None]:
-        """Return this rank's micro-batches of a step, and those of its mismatched examples, where these are wanted."""
-        lent = rows.of_step(items)
+        """Return this rank's micro-batches of a step, and those of its mismatched examples, where these are apart."""
+        cut, lent = self._cuts(items, rows)
+        return self._parts(cut, rows, reference), None if lent is None else self._parts(lent, rows, reference)
+
+    def _parts(self, cut: Sequence[Cut], rows: Rows, reference: batches.Values) -> list[Part]:
+        return [(batches.batch_of(indices, rows.examples, reference, self._pad), counts) for indices, counts in cut]
+
+    def _cuts(self, items: Sequence[int], rows: Rows) -> tuple[list[Cut], list[Cut] | None]:
+        """Return what is in the micro-batches of `all_parts`."""
+        lent, mine = rows.of_step(items), self._cut(items, rows.examples)
         if lent is None:
-            return self.parts(items, rows.examples, reference), None
+            return mine, None
         if self._one_part(len(items)):
-            ((mine, counts),) = self._cut(items, rows.examples)
-            together = rows.beside(mine, lent)
-            return [(batches.batch_of(together, rows.examples, reference, self._pad), counts)], None
-        return self.parts(items, rows.examples, reference), self.parts(lent, rows.examples, reference)
+            return [(rows.beside(indices, lent), counts) for indices, counts in mine], None
+        return mine, self._cut(lent, rows.examples)
 
     def _one_part(self, rows: int) -> bool:
         """Whether a step of so many rows is scored once; dropout is on for the loss, and off for statistics."""
@@ -154,21 +157,28 @@ class Stepper:
 
     @torch.no_grad()
     def evaluate(self, rows: Rows, reference: batches.Values) -> dict[str, float]:
-        """Return loss and logs over all rows, as if they were one step; statistics carried along are frozen."""
-        parts, mismatched = self.all_parts(range(rows.rows), rows, reference)
-        # what was learnt of the training data is not unlearnt on held-out rows
-        values = self.carried or self._statistics(parts if mismatched is None else mismatched)
-        found, weights = [], {}
-        for part, counts in parts:
-            terms = self._terms(self._scored(part, self._bare), counts, values)
-            weights |= {f"loss/{term.name}": term.weight for term in terms}
-            found.append(with_logs(terms))
-        sharded.finish(self._module)
-        sums = self.reduce(totals(found))
-        loss = sum(weight * sums[name][0] / sums[name][1] for name, weight in weights.items() if sums[name][1] != 0.0)
-        return {"loss": loss, **ratios(sums)}
+        """Return loss and logs over all rows, as if they were one step, with intervals: `evaluation.figures`.
 
-    def needs_reference(self, example: Example) -> bool:
+        Statistics carried along are frozen.
+        """
+        cut, lent = self._cuts(range(rows.rows), rows)
+        parts = self._parts(cut, rows, reference)
+        # what was learnt of the training data is not unlearnt on held-out rows
+        values = self.carried or self._statistics(parts if lent is None else self._parts(lent, rows, reference))
+        found, weights = {}, {}
+        for (indices, counts), (part, _) in zip(cut, parts):
+            scored = batches.moved(self._scored(part, self._bare), torch.device("cpu"))
+            for i, row in zip(indices, evaluation.rows_of(scored, [rows.examples[i] for i in indices])):
+                if counts and i < rows.rows:  # what another row has lent has no figures of its own
+                    terms = self._terms(row, counts, values)
+                    weights |= {f"loss/{term.name}": term.weight for term in terms}
+                    found[i] = totals([with_logs(terms)])
+        sharded.finish(self._module)
+        for others, theirs in self._everyone((found, weights)):
+            found, weights = found | others, weights | theirs
+        return evaluation.figures([found[i] for i in sorted(found)], weights)
+
+    def needs_reference(self, examples: Sequence[Example], held_out: Sequence[Example] = ()) -> bool:
         """Whether the loss, or its statistics, read the view `ref`; an error where loss and data do not go together."""
 
         def everything(batch: Groups) -> None:
@@ -178,7 +188,8 @@ class Stepper:
                 values = self._settle(_items(found), {}, self._objective) if self._settle else _ratios(totals([found]))
             self._terms(batch, True, values)
 
-        return "ref" in batches.views_read(everything, batches.batch_of([0], [example], {}, self._pad))
+        read = inputs.views_of(everything, examples, self._pad)
+        return "ref" in read | inputs.views_of(everything, held_out, self._pad, "evaluation row")
 
     def references(
         self,
@@ -202,13 +213,19 @@ class Stepper:
         """Add up sums over ranks."""
         if self.ranks == 1:
             return sums
-        gathered: list[Sums] = [{} for _ in range(self.ranks)]
-        torch.distributed.all_gather_object(gathered, sums)
+        gathered = self._everyone(sums)
         names = dict.fromkeys(name for part in gathered for name in part)
         columns = {name: [part[name] for part in gathered if name in part] for name in names}
         return {
             name: (math.fsum(n for n, _ in pairs), math.fsum(d for _, d in pairs)) for name, pairs in columns.items()
         }
+
+    def _everyone(self, mine: Any) -> list[Any]:
+        """Return what each rank has, by rank."""
+        every = [mine] * self.ranks
+        if self.ranks > 1:
+            torch.distributed.all_gather_object(every, mine)
+        return every
 
     def _scored(self, part: Groups, scorer: nn.Module) -> Groups:
         batch = batches.moved(part, self._accelerator.device)
@@ -248,12 +265,8 @@ class Stepper:
     def _gathered(self, found: Sequence[tuple[Term, ...]]) -> dict[str, tuple[Tensor, Tensor]]:
         """Put the items of all micro-batches and ranks one behind the other, on the host."""
         mine = [[(t.name, t.num.double().cpu(), t.den.double().cpu()) for t in terms] for terms in found]
-        every: list[Any] = [mine]
-        if self.ranks > 1:
-            every = [None] * self.ranks
-            torch.distributed.all_gather_object(every, mine)
         columns: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        for name, num, den in (term for part in every for terms in part for term in terms):
+        for name, num, den in (term for part in self._everyone(mine) for terms in part for term in terms):
             columns.setdefault(name, []).append((num, den))
         return {name: (torch.cat([n for n, _ in c]), torch.cat([d for _, d in c])) for name, c in columns.items()}
 
