@@ -208,3 +208,14 @@ def test_an_unknown_recipe_is_told_with_the_nearest(capsys):
 def test_show_names_the_recipes_of_a_method(capsys):
     assert main(["show", "kto"]) == 0
     assert "recipes:  recipe:ethayarajh2024_kto_own, " in capsys.readouterr().out
+
+
+def test_what_was_observed_offline_is_observed_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "rafailov2023_dpo_town"
+    assert main(["train", "dpo", "--config", f"recipe:{name}", "--output_dir", "out", "--use_cpu"]) == 0
+    metrics = json.loads(Path("out/result.json").read_text())["metrics"]
+    for metric, seen in SHIPPED[name]["observed"]["metrics"].items():
+        assert seen["low"] <= metrics[metric] <= seen["high"], metric
+    settings = yaml.safe_load(Path("out/config.yaml").read_text())
+    assert (settings["recipe"], settings["learning_rate"], settings["limit"]) == (f"recipe:{name}", 3e-4, 64)
