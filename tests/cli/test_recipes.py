@@ -9,8 +9,10 @@ import yaml
 
 import alignlab
 from alignlab.cli import flags, recipes, runs, verbs
+from alignlab.cli.actions import columns_of
 from alignlab.cli.main import main
 from alignlab.core.find import find
+from alignlab.data.columns import check_mapping
 from alignlab.train.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +44,12 @@ def resolved(command, *argv):
     return module, flags.parse(f"alignlab {command}", known, argv)
 
 
+def of_recipe(name):
+    """The flags of a recipe that ships, what it leaves to the user given."""
+    needed = [word for flag in SHIPPED[name].get("needs", []) for word in (f"--{flag}", "mine")]
+    return resolved(SHIPPED[name]["command"], "--config", f"recipe:{name}", *needed)
+
+
 def written(folder, recipe):
     path = folder / "r.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
@@ -55,10 +63,12 @@ def test_every_recipe_is_whole_and_its_flags_are_the_commands(name):
     verb, method = recipe["command"].split()
     assert re.fullmatch(rf"[a-z]+\d{{4}}_{method}_[a-z0-9_]+", name)
     assert re.fullmatch(r"arXiv:\d{4}\.\d{4,5}", recipe["published"]["source"])
-    module, values = resolved(recipe["command"], "--config", f"recipe:{name}")
+    module, values = of_recipe(name)
     flags.build(module.Config, values)
     if verb == "train":
         flags.build(TrainConfig, values)
+    if mapping := columns_of(values.get("columns", ())):
+        check_mapping(mapping)
     assert values["recipe"] == f"recipe:{name}"
 
 
@@ -109,7 +119,7 @@ def test_a_recipe_of_a_study_has_the_settings_that_left_its_result(name):
     assert record["commit"] == SHIPPED[name]["observed"]["commit"]
     given = {key: value for key, value in SHIPPED[name].items() if key not in recipes.KEYS}
     assert given == {key: record["config"][key] for key in given}
-    module, values = resolved(SHIPPED[name]["command"], "--config", f"recipe:{name}")
+    module, values = of_recipe(name)
     kept = {key: value for key, value in record["config"].items() if key in values and key != "output_dir"}
     assert len(kept) > 20
     assert {key: list(v) if isinstance(v := values[key], tuple) else v for key in kept} == kept
@@ -190,6 +200,9 @@ def changed(path, value):
         ("observed.seeds", [True], "observed.seeds: expected a list of whole numbers"),
         ("observed.commit", 1234567, "observed.commit: expected 7 to 40 hexadecimal digits in quotes, got 1234567"),
         ("observed.interval", None, "observed: missing interval"),
+        ("needs", "model", "needs: expected a list of flags that the file does not set, got 'model'"),
+        ("needs", ["beta"], "needs: expected a list of flags that the file does not set"),
+        ("needs", ["model", "dataset"], "give --model, --dataset on the command line; the recipe leaves"),
         ("recipe", 1, "recipe: expected the name of a recipe"),
     ],
 )
@@ -197,6 +210,19 @@ def test_a_malformed_recipe_is_named_with_its_key(tmp_path, path, value, message
     with pytest.raises(ValueError, match=message) as error:
         resolved("train dpo", "--config", written(tmp_path, changed(path, value)))
     assert str(error.value).startswith(str(tmp_path / "r.yaml"))
+
+
+def test_what_a_recipe_leaves_to_the_user_is_taken_from_the_command_line_by_any_name(tmp_path):
+    path = written(tmp_path, RECIPE | {"needs": ["model"]})
+    assert resolved("train dpo", "--config", path, "--model_name_or_path", "mine")[1]["model"] == "mine"
+
+
+@each
+def test_a_recipe_names_a_model_and_rows_or_asks_for_them(name):
+    """Else `tiny:` would be trained by a large model's settings, in silence."""
+    recipe = SHIPPED[name]
+    assert {"model"} <= recipe.keys() | set(recipe.get("needs", []))
+    assert recipe["command"].startswith("run") or "dataset" in recipe.keys() | set(recipe.get("needs", []))
 
 
 def test_an_unknown_recipe_is_told_with_the_nearest(capsys):

@@ -93,7 +93,7 @@ def parse(prog: str, groups: Sequence[Group], argv: Sequence[str]) -> dict[str, 
     parser = _parser(prog, flags)
     texts, recipe = {}, None
     if path is not None:
-        content, recipe = recipes.apart(_content(path), path, prog, flags)
+        content, recipe = recipes.apart(_content(path), path, prog, flags, given)
         texts = _from_yaml(prog, path, content, flags)
         _typed(parser, texts, flags, f"{path}: ", "")
     values = _typed(parser, texts | given, flags, f"{prog}: ", "--")

@@ -1,7 +1,7 @@
 """Recipes: files for `--config` that hold, beside flags, what a source published and what was observed here.
 
-`command` is the command that the flags are for; `recipe` stands in a run's config.yaml and names where its flags came
-from. The other two keys:
+`command` is the command that the flags are for; `needs` lists flags that the file leaves to the command line; `recipe`
+stands in a run's config.yaml and names where its flags came from. The other two keys:
 
 - published: `source`, `place` in it, `settings` and `figures` as they stand there, `inferred` (which settings, figures
   or flags do not stand there), `note`;
@@ -21,7 +21,7 @@ import alignlab
 HOME = Path(alignlab.__file__).parent / "recipes"
 """the recipes that ship with the package"""
 PREFIX = "recipe:"
-KEYS = ("command", "published", "observed", "recipe")
+KEYS = ("command", "needs", "published", "observed", "recipe")
 """what stands in a recipe and is no flag, but for a command with a flag of that name"""
 PUBLISHED = {"source": True, "place": True, "settings": True, "figures": False, "inferred": False, "note": False}
 OBSERVED = {
@@ -54,7 +54,7 @@ def of(command: str) -> list[str]:
 
 
 def apart(
-    content: Mapping[str, Any], where: str, prog: str, known: Collection[str]
+    content: Mapping[str, Any], where: str, prog: str, known: Collection[str], given: Collection[str]
 ) -> tuple[dict[str, Any], str | None]:
     """Check what is no flag in a file for `--config`, and take it away.
 
@@ -63,12 +63,13 @@ def apart(
         where: the file as the user named it, for messages.
         prog: the command that reads it, e.g. `alignlab train dpo`.
         known: the flags of that command.
+        given: those of them that stand on the command line.
 
     Returns:
         The flags, and the recipe that they come from; None where the file is none.
 
     Raises:
-        ValueError: it is for another command, or `published` or `observed` is malformed; the message names the key.
+        ValueError: it is for another command or needs a flag, or a key is malformed; the message names it.
     """
     own = {key: content[key] for key in KEYS if key in content and key not in known}
     flags = {name: value for name, value in content.items() if name not in own}
@@ -81,9 +82,19 @@ def apart(
         _published(own["published"], where, flags)
     if "observed" in own:
         _observed(own["observed"], where)
+    if "needs" in own:
+        _needs(own["needs"], where, {name for name in known if name not in flags}, given)
     if "recipe" in own:
         return flags, _text(own["recipe"], where, "recipe", "the name of a recipe")
     return flags, where if own else None
+
+
+def _needs(value: Any, where: str, free: Collection[str], given: Collection[str]) -> None:
+    fine = isinstance(value, list) and value and all(isinstance(name, str) and name in free for name in value)
+    _need(fine, where, "needs", "a list of flags that the file does not set", value)
+    missing = [f"--{name}" for name in value if name not in given]
+    if missing:
+        raise ValueError(f"{where}: give {', '.join(missing)} on the command line; the recipe leaves that to you")
 
 
 def _published(value: Any, where: str, flags: Collection[str]) -> None:
