@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from types import ModuleType
 from typing import Any
 
-from alignlab.cli import flags, verbs
+from alignlab.cli import flags, recipes, verbs
 from alignlab.core.cards import Card
 from alignlab.core.find import FAMILIES, find, names
 
@@ -98,6 +98,7 @@ def show(argv: Sequence[str]) -> int:
     }
     lines |= {"claim": "; ".join(map(str, card.claims)), "smoke": card.smoke, "study": card.study}
     lines |= {"deviates": "; ".join(card.deviations)}
+    lines |= {"recipes": ", ".join(f"{recipes.PREFIX}{one}" for one in recipes.of(f"{verb_of(family)} {name}"))}
     for key, value in lines.items():
         if value:
             print(f"{key + ':':<10}{value}")

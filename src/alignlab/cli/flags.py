@@ -13,9 +13,9 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from alignlab.cli import recipes
 from alignlab.cli.spelling import resolve
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -80,7 +80,8 @@ def parse(prog: str, groups: Sequence[Group], argv: Sequence[str]) -> dict[str, 
     Args:
         prog: command for messages, e.g. `alignlab train dpo`.
         groups: dataclasses whose fields are the flags.
-        argv: what follows the command; may name a YAML file with `--config`.
+        argv: what follows the command; may name a YAML file with `--config`, or a recipe. Where the flags come from a
+            recipe, its name is the value `recipe`.
 
     Raises:
         ValueError: unknown flag, wrong type, missing required flag; the message says what to do.
@@ -90,15 +91,16 @@ def parse(prog: str, groups: Sequence[Group], argv: Sequence[str]) -> dict[str, 
     given = _from_argv(prog, argv, flags)
     path = given.pop("config", None)
     parser = _parser(prog, flags)
-    texts = {}
+    texts, recipe = {}, None
     if path is not None:
-        texts = _from_yaml(prog, Path(path), flags)
+        content, recipe = recipes.apart(_content(path), path, prog, flags, given)
+        texts = _from_yaml(prog, path, content, flags)
         _typed(parser, texts, flags, f"{path}: ", "")
     values = _typed(parser, texts | given, flags, f"{prog}: ", "--")
     missing = [name for name, flag in flags.items() if flag.default is dataclasses.MISSING and values.get(name) is None]
     if missing:
         raise ValueError(f"{prog}: missing --{' --'.join(missing)}; see `{prog} -h`")
-    return values
+    return values if recipe is None else values | {"recipe": recipe}
 
 
 def build(config: type, values: Mapping[str, Any]) -> Any:
@@ -110,7 +112,7 @@ def show_help(prog: str, groups: Sequence[Group], description: str) -> str:
     """Return the help page of one command."""
     import argparse
 
-    usage = f"{prog} [--config FILE.yaml] [--flag value ...]"
+    usage = f"{prog} [--config FILE.yaml | recipe:NAME] [--flag value ...]"
     parser = argparse.ArgumentParser(prog=prog, usage=usage, description=description.replace("%", "%%"), add_help=False)
     headings: dict[str, Any] = {}
     for flag in flags_of(groups).values():
@@ -184,18 +186,23 @@ def _list_text(words: list[str], kind: Any) -> str:
     return "[" + ", ".join(json.dumps(word) if element_is_text else word for word in words) + "]"
 
 
-def _from_yaml(prog: str, path: Path, flags: Mapping[str, Flag]) -> dict[str, str]:
-    """Return flag name -> text from a YAML file of flags."""
+def _content(path: str) -> dict[str, Any]:
+    """Return what a YAML file of flags holds."""
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(recipes.located(path).read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected lines `flag: value`, got {type(content).__name__}")
+    return content
+
+
+def _from_yaml(prog: str, path: str, content: Mapping[str, Any], flags: Mapping[str, Flag]) -> dict[str, str]:
+    """Return flag name -> text from what a YAML file holds."""
     texts = {}
     for key, value in content.items():
         try:
