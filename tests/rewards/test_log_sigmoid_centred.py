@@ -84,8 +84,15 @@ def test_rows():
     assert normal < found
     with pytest.raises(ValueError, match="row 1: expected facts.base"):
         score(None, [row, Row(prompt="?", completion="x")])
-    with pytest.raises(ValueError, match=r"row 0: expected one number facts.scores.a, got None"):
+    with pytest.raises(ValueError, match=r"row 0: expected one finite number facts.scores.a, got None"):
         score(None, [Row(prompt="?", completion="x", facts={"base": {"a": [1.0]}})])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), True, "1.0", None])
+def test_a_reward_that_is_no_finite_number_is_an_error(bad):
+    for field, scores, base in (("scores", {"a": bad}, {"a": [1.0]}), ("base", {"a": 1.0}, {"a": [1.0, bad]})):
+        with pytest.raises(ValueError, match=rf"row 0: expected (one )?finite numbers? facts.{field}.a, got"):
+            score(None, [Row(prompt="?", completion="x", facts={"scores": scores, "base": base})])
 
 
 def test_the_towns_answers_hold_the_claim():

@@ -38,6 +38,11 @@ def pair_logs(rewards: Tensor, pairs: Pairs) -> dict[str, Tensor]:
     }
 
 
+def is_reward(value: Any) -> bool:
+    """Whether data hold a reward: a finite number, and not true or false."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def answers(row: Row) -> list[Row]:
     """Return one row per answer: of `chosen` and `rejected`, of each of `completions`, or the row itself."""
     bare = dataclasses.replace(row, chosen=None, rejected=None, completions=(), scores=(), facts={}, judgement=None)

@@ -8,7 +8,6 @@ as folders (`members`), or their rewards come with the rows (`facts.scores`).
 Deviations: the variance is the population's, as in the authors' best-of-n code; their PPO takes the sample's (`form`).
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from alignlab.core.cards import Card, Claim
 from alignlab.core.preference import require, require_at_least_zero
 from alignlab.core.types import Row
 from alignlab.engine.load import load
-from alignlab.rewards._shared import score_answers
+from alignlab.rewards._shared import is_reward, score_answers
 
 CARD = Card(
     title="Conservative reward ensembles",
@@ -124,6 +123,6 @@ def _given(number: int, row: Row, names: Sequence[str]) -> list[float]:
         raise ValueError(f"row {number}: expected facts.scores {{member: reward}}, or --members FOLDER FOLDER ...")
     for name in names:
         value = given.get(name)
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not is_reward(value):
             raise ValueError(f"row {number}: expected one finite number facts.scores.{name}, got {value!r}")
     return [float(given[name]) for name in names]

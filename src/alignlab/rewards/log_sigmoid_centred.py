@@ -20,6 +20,7 @@ from torch.nn.functional import logsigmoid
 
 from alignlab.core.cards import Card, Claim
 from alignlab.core.types import Row
+from alignlab.rewards._shared import is_reward
 
 CARD = Card(
     title="Log-sigmoid-centred reward transformation",
@@ -116,7 +117,8 @@ def score(model: None, rows: Sequence[Row], cfg: Config | None = None) -> list[f
         cfg: reference and combination; default Config().
 
     Raises:
-        ValueError: a row without base rewards, or without the score of a property.
+        ValueError: a row without base rewards, without the score of a property, or with a reward that is no finite
+            number.
     """
     del model
     cfg = cfg or Config()
@@ -128,8 +130,10 @@ def _one(number: int, row: Row, cfg: Config) -> Tensor:
     given: Mapping[str, Any] = row.facts.get("scores") or {}
     if not base:
         raise ValueError(f"row {number}: expected facts.base with rewards of base samples, by property")
-    if missing := [name for name in base if not isinstance(given.get(name), int | float)]:
-        raise ValueError(f"row {number}: expected one number facts.scores.{missing[0]}, got {given.get(missing[0])!r}")
+    if bad := [name for name in base if not is_reward(given.get(name))]:
+        raise ValueError(f"row {number}: expected one finite number facts.scores.{bad[0]}, got {given.get(bad[0])!r}")
+    if bad := [name for name in base if not all(map(is_reward, _listed(base[name])))]:
+        raise ValueError(f"row {number}: expected finite numbers facts.base.{bad[0]}, got {base[bad[0]]!r}")
     references = torch.stack(
         [reference(torch.tensor([*_listed(base[name])], dtype=torch.float64), cfg) for name in base]
     )
