@@ -37,7 +37,7 @@ CARD = Card(
   archivePrefix = {arXiv}
 }""",
     brief="baselines-dpo-ipo-kto",
-    status="faithful",
+    status="reconstructed",
     summary="Raise liked and lower disliked completions, measured against the policy's gain on mismatched ones.",
     smoke="alignlab train kto --model tiny: --dataset world:thumbs --limit 128 --max_steps 40"
     " --per_device_train_batch_size 16 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
@@ -48,6 +48,7 @@ CARD = Card(
     needs=frozenset({"policy", "ref", "mismatched"}),
     training={"learning_rate": 1e-6},
     deviations=(
+        "read through the authors' released code, not checked against the paper's text",
         "mismatched completions are chosen once per optimiser step, by content",
         "AdamW throughout",
         "the weight of a pair weighs its two rows, but not their mismatched completions in the reference point",
@@ -60,7 +61,7 @@ class Config:
     """Settings of Kahneman-Tversky optimisation."""
 
     beta: float = 0.1
-    """strength of the pull towards the reference, > 0 (paper: 0.1)"""
+    """strength of the pull towards the reference, > 0 (HALOs, TRL: 0.1)"""
     desirable_weight: float = 1.0
     """lambda_D, weight of liked completions, >= 0 (TRL: 1)"""
     undesirable_weight: float = 1.0

@@ -33,7 +33,7 @@ CARD = Card(
   archivePrefix = {arXiv}
 }""",
     brief="irl-post-training",
-    status="faithful",
+    status="reconstructed",
     summary="One reward from several models: their mean, their worst, or their mean less their variance.",
     smoke="alignlab score ensembles --dataset world:rewarded --limit 200 --names first second --combine worst"
     " --output_dir {out}",
@@ -41,6 +41,7 @@ CARD = Card(
         Claim(metric="score", relation="<", bound=0.0),
         Claim(metric="score", relation=">", bound=-10.0),
     ),
+    deviations=("read through the authors' released code, not checked against the paper's text",),
 )
 
 
