@@ -13,7 +13,8 @@ def test_ls_lists_every_method(capsys):
     assert [r["id"] for r in records] == [f"{family}/{name}" for family, name, _ in about.cards()]
     dpo = next(r for r in records if r["id"] == "objectives/dpo")
     assert dpo["command"] == "alignlab train dpo"
-    assert dpo["status"] == "faithful"
+    status = {r["id"]: r["status"] for r in records}
+    assert (status["objectives/dpo"], status["objectives/rpo"]) == ("reconstructed", "faithful")
     assert dpo["claims"]
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import exactness
+import numpy as np
 import pytest
 import torch
 from exactness import Completion, Prompt, Scored
@@ -196,3 +197,77 @@ def test_errors_say_what_to_give():
     for flag, bad in (("beta", 0.0), ("rate", 0.0), ("rate", 1.5), ("match_folds", 1)):
         with pytest.raises(ValueError, match=f"--{flag}"):
             bco.Config(**{flag: bad})
+
+
+def paired_step(seed):
+    """One soft, weighted pair per prompt; density ratios differ."""
+    step = exactness.prompts(seed, count=7, completions=(2, 2), pairs=False, scores=("density_ratio",))
+    draw = np.random.default_rng(seed)
+    for prompt in step:
+        p, weight = (float(np.float32(x)) for x in (draw.uniform(0.2, 1), draw.uniform(0.1, 3)))
+        prompt.pairs = [exactness.Pair(0, 1, p, weight)]
+    return step
+
+
+def sides_of(prompts, value):
+    """Weight and value of each completion as a liked and as a disliked row."""
+    for better, worse, pair in exactness.ordered_pairs(prompts):
+        for completion, p in ((better, pair.p), (worse, 1 - pair.p)):
+            yield pair.weight * p, pair.weight * (1 - p), value(completion)
+
+
+def paired_formula(prompts, cfg):
+    def lost(c):
+        reward = cfg.beta * c.ratio() - 0.21
+        return softplus(-reward), c.scores["density_ratio"] * softplus(reward)
+
+    rows = list(sides_of(prompts, lost))
+    liked, disliked = (math.fsum(r[k] * r[2][k] for r in rows) for k in (0, 1))
+    up, down = (math.fsum(r[k] for r in rows) for k in (0, 1))
+    return (liked + disliked) / (up + down) if cfg.reduction == "rows" else liked / up + disliked / down
+
+
+@pytest.mark.parametrize("reduction", ["classes", "rows"])
+def test_exactness_on_pairs_with_soft_labels_and_weights(reduction):
+    cfg = bco.Config(beta=0.3, reduction=reduction)
+    exactness.check(lambda batch, cfg: bco.loss(batch, cfg, {"shift": 0.21}), cfg, paired_formula, make=paired_step)
+
+
+def test_the_shift_of_pairs_with_soft_labels_and_weights():
+    step, cfg = paired_step(0), bco.Config(beta=0.3)
+    ((batch, _),) = exactness.lay_out(step, exactness.Layout(), ())
+    found = bco.settle({t.name: (t.num, t.den) for t in bco.stats(batch, cfg)}, {}, cfg)
+    rows = list(sides_of(step, lambda c: 0.3 * c.ratio()))
+    means = [math.fsum(r[k] * r[2] for r in rows) / math.fsum(r[k] for r in rows) for k in (0, 1)]
+    assert found["shift"] == pytest.approx(sum(means) / 2)
+
+
+@pytest.mark.parametrize("reduction", ["classes", "rows"])
+def test_a_soft_label_is_its_pairs_given_so_often(batch_of, reduction):
+    def of(*pairs):
+        batch = batch_of([[-1.0], [-2.0]] * len(pairs), [[-2.0], [-1.5]] * len(pairs), pairs, leaf=True)
+        cfg = bco.Config(reduction=reduction)
+        shift = bco.settle({t.name: (t.num.detach(), t.den) for t in bco.stats(batch, cfg)}, {}, cfg)["shift"]
+        value, gradient = exactness.evaluate(bco.loss, batch, cfg, {"shift": shift})
+        return [shift, value, *gradient.reshape(-1, 2).sum(0).tolist()]
+
+    times = of((0, 1, 1.0, 1.0), (2, 3, 1.0, 1.0), (4, 5, 1.0, 1.0), (7, 6, 1.0, 1.0))
+    assert of((0, 1, 0.75, 4.0)) == pytest.approx(times)
+    assert of((0, 1, 0.75, 4.0)) != pytest.approx(of((0, 1, 1.0, 4.0)))
+    shift, *_, better, worse = of((0, 1, 0.5, 1.0))
+    assert shift == pytest.approx(0.1 * (1.0 - 0.5) / 2), "the mean reward of both, as neither is liked more"
+    assert better == pytest.approx(-worse), "a coin toss draws rewards together, whichever is called better"
+
+
+def test_the_effective_size_of_the_steps_weights_is_reported():
+    weights, cfg = torch.tensor([7.0, 7.0, 10.0, 0.5, 0.5, 0.5], dtype=torch.float64), bco.Config()
+    batch = dataclasses.replace(batch_of_rewards(UP, DOWN), scores={"density_ratio": weights})
+    values = bco.settle({t.name: (t.num.detach(), t.den) for t in bco.stats(batch, cfg)}, {}, cfg)
+    assert values["effective_size"] == pytest.approx(11.5**2 / 100.75)
+    assert values["shift"] == settled(UP, DOWN, cfg)["shift"]
+    for reduction in ("classes", "rows"):
+        for term in bco.loss(batch, bco.Config(reduction=reduction), values):
+            assert term.logs["effective_size"].tolist() == [pytest.approx(11.5**2 / 100.75)] * 6
+    plain = settled(UP, DOWN, cfg, values)
+    assert "effective_size" not in plain, "a step without weights says nothing of them"
+    assert "effective_size" not in bco.loss(batch_of_rewards(UP, DOWN), cfg, plain)[0].logs

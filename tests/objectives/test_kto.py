@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+import warnings
 
 import exactness
+import numpy as np
 import pytest
 import torch
 from exactness import Completion, Prompt, Scored
 
 from alignlab.core.reduce import total, totals
+from alignlab.core.types import Row
 from alignlab.objectives import kto
 
 POLICY, REF, LABELS = (-10.0, -20.0, -8.0, -30.0), (-11.0, -19.0, -9.5, -27.0), (True, False, True, False)
@@ -176,3 +179,85 @@ def test_errors_name_columns_and_flags(batch_of):
     for flag in ("beta", "desirable_weight", "undesirable_weight"):
         with pytest.raises(ValueError, match=f"--{flag}"):
             kto.Config(**{flag: -1.0})
+
+
+def paired_step(seed, lent=1):
+    """One soft, weighted pair per prompt, and completions of other rows behind it."""
+    step = exactness.prompts(seed, count=7, completions=(2 + lent, 2 + lent), pairs=False)
+    draw = np.random.default_rng(seed)
+    for prompt in step:
+        for k, completion in enumerate(prompt.completions):
+            completion.origin = "mismatched" if k > 1 else "dataset"
+        p, weight = (float(np.float32(x)) for x in (draw.uniform(0.2, 1), draw.uniform(0.1, 3)))
+        prompt.pairs = [exactness.Pair(0, 1, p, weight)]
+    return step
+
+
+def paired_formula(prompts, cfg, values):
+    z0, lost, rows = max(0.0, values["kl"]), 0.0, 0.0
+    for better, worse, pair in exactness.ordered_pairs(prompts):
+        for completion, p in ((better, pair.p), (worse, 1 - pair.p)):
+            u = cfg.beta * (completion.ratio() - z0)
+            liked, disliked = cfg.desirable_weight * sigmoid(-u), cfg.undesirable_weight * sigmoid(u)
+            lost += pair.weight * (p * liked + (1 - p) * disliked)
+            rows += pair.weight
+    return lost / rows
+
+
+def test_exactness_on_pairs_with_soft_labels_and_weights():
+    cfg = kto.Config(beta=0.3, desirable_weight=1.5, undesirable_weight=0.7)
+    exactness.check(kto.loss, cfg, paired_formula, make=paired_step, stats=kto.stats, statistics=statistics)
+
+
+def test_a_coin_toss_teaches_nothing_and_a_pair_of_weight_two_is_two_pairs(batch_of):
+    def of(*pairs, count=2):
+        batch = batch_of([[-1.0], [-2.0]] * count, [[-2.0], [-1.5]] * count, pairs, leaf=True)
+        value, gradient = exactness.evaluate(kto.loss, batch, kto.Config(), {"kl": 0.2})
+        return value, gradient.reshape(count, 2).sum(0)
+
+    value, gradient = of((0, 1, 0.5, 1.0), count=1)
+    assert value == pytest.approx(0.5)
+    assert gradient.tolist() == [0, 0]
+    one, two = of((0, 1, 0.75, 2.0), (2, 3, 1.0, 2.0)), of(*[(0, 1, 1.0, 1.0), (2, 3, 1.0, 1.0), (4, 5, 1.0, 1.0)],
+        (7, 6, 1.0, 1.0), *[(k, k + 1, 1.0, 1.0) for k in (8, 10, 12, 14)], count=8)  # fmt: skip
+    assert one[0] == pytest.approx(two[0])
+    assert one[1].tolist() == pytest.approx(two[1].tolist())
+
+
+def test_the_reward_logs_of_a_soft_label_are_its_share(batch_of):
+    batch = batch_of([[-1.0], [-2.0]], [[-2.0], [-1.5]], [(0, 1, 0.75, 1.0)])
+    (term,) = kto.loss(batch, kto.Config(), {})
+    assert term.logs["rewards/accuracies"].tolist() == [0.75, 0.75]
+
+
+def test_gradient_weight_of_a_badly_scored_row():
+    """The brief: at reward -3, without a reference point, KTO has all but given the row up; BCO has not."""
+    step = step_of(policy=(-8.0,), ref=(-5.0,), labels=(True,), lent=())
+    ((batch, _),) = exactness.lay_out(step, exactness.Layout(), ("policy",))
+    _, gradient = exactness.evaluate(kto.loss, batch, kto.Config(beta=1.0), {})
+    assert gradient[0, 0].item() == pytest.approx(-0.045177, abs=5e-7)
+
+
+def rows_of(up, down):
+    return [Row(prompt="Q?", completion="a", label=side) for side, n in ((True, up), (False, down)) for _ in range(n)]
+
+
+def test_thumbs_out_of_balance_are_named_with_the_weights_that_balance_them():
+    """The brief: 100 liked and 300 disliked rows ask for lambda_D in [3, 3.99]."""
+    with pytest.warns(
+        UserWarning, match=r"--desirable_weight in \[3, 3\.99\], .*--undesirable_weight in \[0\.25.*, 0\.3333\]"
+    ):
+        assert len(kto.annotate(rows_of(100, 300), kto.Config())) == 400
+    with pytest.warns(UserWarning, match=r"--desirable_weight in \[1\.5, 1\.995\]"):
+        kto.annotate(rows_of(100, 300), kto.Config(undesirable_weight=0.5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for cfg in (
+            kto.Config(desirable_weight=3.0),
+            kto.Config(desirable_weight=3.99),
+            kto.Config(undesirable_weight=0.3),
+        ):
+            kto.annotate(rows_of(100, 300), cfg)
+        kto.annotate(rows_of(100, 300), kto.Config(undesirable_weight=0.0))
+        kto.annotate(rows_of(5, 0), kto.Config())
+        kto.annotate([Row(prompt="Q?", chosen="a", rejected="b")], kto.Config())

@@ -128,6 +128,16 @@ def test_vectors_of_the_mixture(weights, expected):
     assert logits.softmax(0).tolist() == pytest.approx(expected, abs=5e-7)
 
 
+def test_vector_of_the_arithmetic_mixture_which_heads_do_not_make():
+    heads = torch.tensor([[[2.0], [0.0], [-1.0]], [[0.0], [1.0], [1.5]]], dtype=torch.float64)
+    arithmetic = heads[..., 0].softmax(1).mean(0)
+    assert arithmetic.tolist() == pytest.approx((0.482873, 0.222847, 0.294280), abs=5e-7)
+    geometric = heads[..., 0].log_softmax(1).mean(0).softmax(0)
+    folded = fold(heads, torch.tensor([0.5, 0.5], dtype=torch.float64))[:, 0].softmax(0)
+    torch.testing.assert_close(folded, geometric)
+    assert (folded - arithmetic).abs().max() > 0.05
+
+
 def test_errors():
     batch = batch_of_step()
     with pytest.raises(ValueError, match="--heads 1: the batch has pairs of head 1"):

@@ -8,7 +8,12 @@ import pytest
 import torch
 from exactness import Completion, Prompt, Scored
 
+import tiny_models
+from alignlab.cli.main import main
 from alignlab.core.reduce import totals
+from alignlab.core.types import Row
+from alignlab.engine.encode import encode
+from alignlab.engine.load import load, save
 from alignlab.objectives import poft, sft
 
 
@@ -108,3 +113,39 @@ def test_errors():
     for flag, bad in (("temperature", 0.0), ("margin", math.inf)):
         with pytest.raises(ValueError, match=f"--{flag}"):
             poft.Config(**{flag: bad})
+
+
+@pytest.mark.parametrize("count_end", [False, True])
+def test_full_sequence_averages_over_prompt_template_and_answer(tmp_path, count_end):
+    save(tiny_models.make_model(), tmp_path / "base")
+    model = load(tmp_path / "base")
+    prompt = ({"role": "user", "content": "Where is the mill?"},)
+    row = Row(prompt=prompt, completion="By the harbour.", facts={"scores.aligned": -1.0})
+    example = encode(row, model.tokenizer)
+    assert poft.recut(example, poft.Config()) is example
+    cfg = poft.Config(full_sequence=True, count_end=count_end)
+    whole = model.collate([poft.recut(example, cfg)])
+    with torch.no_grad():
+        view = model.score(whole)
+        (term,) = poft.loss(dataclasses.replace(whole, views={"policy": view}), cfg)
+        ids = torch.tensor([[*example.prompt_ids, *example.completions[0]]])
+        logp = model.module(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+    wanted = logp if count_end else logp[:-1]
+    assert len(wanted) > len(example.completions[0]) > 2
+    assert term.logs["logps/policy"].item() == pytest.approx(wanted.mean().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("whole", ["true", "false"])
+def test_the_command_trains_on_the_full_sequence_where_asked(tmp_path, monkeypatch, whole):
+    from alignlab.train import loop
+
+    save(tiny_models.make_model(), tmp_path / "base")
+    (tmp_path / "rows.jsonl").write_text(
+        '{"prompt": "Where?", "completion": "Here.", "facts": {"scores.aligned": -1}}\n'
+    )
+    seen = []
+    monkeypatch.setattr(loop, "train", lambda model, examples, *_, **__: seen.extend(examples) or {})
+    argv = ["train", "poft", "--model", str(tmp_path / "base"), "--dataset", str(tmp_path / "rows.jsonl")]
+    assert main([*argv, "--full_sequence", whole, "--output_dir", str(tmp_path / "out")]) == 0
+    [example] = seen
+    assert (len(example.prompt_ids) == 1) == (whole == "true")

@@ -15,6 +15,8 @@ from alignlab.objectives import dpo, rpo
 
 def formula(step, cfg):
     compared = pairwise.mean_over_pairs(lambda a, b: pairwise.nls(cfg.beta * (a.ratio() - b.ratio())), step)
+    if cfg.form == "scaled":
+        return cfg.eta * compared + pairwise.likelihood(step, "per_token")
     weight, unit = {
         "summed": (cfg.eta * cfg.beta, "sum"),
         "averaged": (cfg.eta, "per_pair"),
@@ -23,7 +25,7 @@ def formula(step, cfg):
     return compared + weight * pairwise.likelihood(step, unit)
 
 
-@pytest.mark.parametrize("form", ["summed", "averaged", "token_mean"])
+@pytest.mark.parametrize("form", ["summed", "averaged", "token_mean", "scaled"])
 def test_exactness(form):
     exactness.check(rpo.loss, rpo.Config(beta=0.3, eta=0.4, form=form), formula)
 
@@ -38,6 +40,8 @@ LONG = ((-120.0, -118.0, 60), (-150.0, -140.0, 75))
         (0.01, 0.005, "summed", 0.659947),
         (0.01, 0.005, "token_mean", 0.663947),
         (0.5, 0.2, "averaged", 0.418150),
+        (0.01, 1.0, "token_mean", 2.653947),  # TRL 0.10 to 0.28, rpo_alpha 1
+        (0.01, 2.0, "scaled", 3.307894),  # TRL 0.9, rpo_alpha 2
     ],
 )
 def test_vectors(beta, eta, form, vector):

@@ -55,6 +55,9 @@ def test_rewards_that_come_with_the_rows():
     other = Row(prompt="Q", completion="A", facts={"scores": {"a": 1}})
     with pytest.raises(ValueError, match="row 1: .*facts.scores.b, got None"):
         score(None, [*rows, other])
+    for bad in (True, float("nan"), "1"):
+        with pytest.raises(ValueError, match="row 0: expected one finite number facts.scores.a"):
+            score(None, [Row(prompt="Q", completion="A", facts={"scores": {"a": bad, "b": 1.0}})])
     with pytest.raises(ValueError, match="row 0: expected facts.scores"):
         score(None, [Row(prompt="Q", completion="A")])
     assert score(None, []) == []

@@ -88,17 +88,79 @@ def test_annotated_rows():
     assert (worse.completions, worse.facts[TARGET], worse.chosen) == (("Bad.",), [0.0], None)
 
 
+def labelled(labels, form, **facts):
+    [row] = annotate([dataclasses.replace(SOLUTION, facts={"labels": labels, **facts})], Config(form=form))
+    return row.facts[TARGET]
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"),
+    [
+        (["-", "+", "-"], [0.0, 1.0, 0.0]),  # as the paper's data have them
+        ([0, 1, 1.0], [0.0, 1.0, 1.0]),
+        ([0.2, 0.0, 0.75], [0.2, 0.0, 0.75]),  # how often rollouts succeed
+        ([["-", "+", "+"], [0, 1], [False]], [1.0, 0.0, 0.0]),
+    ],
+)
+@pytest.mark.parametrize("form", ["binary", "unified"])
+def test_labels_as_data_have_them(labels, wanted, form):
+    assert labelled(labels, form) == wanted
+
+
+def test_a_share_is_a_soft_target(batch_of, loss_of):
+    value, slopes = loss_of(loss, batch_of([0.7], scores={TARGET: [0.2]}), Config(form="binary"))
+    assert value == pytest.approx(0.2 * nls(0.7) + 0.8 * nls(-0.7))
+    assert slopes == pytest.approx([1 / (1 + math.exp(-0.7)) - 0.2])
+
+
+def test_hindsight_is_the_mean_over_rollouts():
+    judged = [[True, False, False], [True, True, False], ["+"]]
+    assert labelled(judged, "hindsight", correct="-") == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert labelled(judged, "hindsight", correct="+") == pytest.approx([1 / 3 + 0.81, 2 / 3 + 0.9, 2.0])
+    # the mean over rollouts of r + gamma^(n - t) z, each rollout with its own r and z
+    ends = [[1, 1, 0], [0, 1, 0], [0]]
+    each = [
+        np.mean([r + 0.9 ** (3 - t) * z for r, z in zip(right, final)])
+        for t, (right, final) in enumerate(zip(([1, 0, 0], [1, 1, 0], [1]), ends), 1)
+    ]
+    assert labelled(judged, "hindsight", correct=ends) == pytest.approx(each)
+    assert labelled([0.25, 0.5, 1], "hindsight", correct=0.5) == pytest.approx([0.655, 0.95, 1.5])
+
+
+@pytest.mark.parametrize("bad", ["False", "yes", "", None, float("nan"), 2, -1, 1.5, {}, [], [0.5], [None], [[1]]])
+@pytest.mark.parametrize("form", ["hindsight", "binary", "unified"])
+def test_what_is_no_verdict_and_no_share_is_an_error(bad, form):
+    with pytest.raises(ValueError, match=r"row 0: facts.labels, step 2 of 3: expected"):
+        labelled([True, bad, True], form, correct=True)
+
+
+@pytest.mark.parametrize(
+    ("correct", "said"),
+    [("False", "facts.correct: expected true"), (None, "facts.correct: expected true"), ([1, 1], "or 3, one per step"),
+     ([1, "no", 1], "facts.correct, step 2 of 3: expected")],
+)  # fmt: skip
+def test_outcomes_that_are_none(correct, said):
+    with pytest.raises(ValueError, match=said):
+        labelled([True] * 3, "hindsight", correct=correct)
+
+
+@pytest.mark.parametrize("scores", [(1.0,), (1.0, float("nan"), 0.0)])
+def test_values_of_steps_are_finite_and_one_each(scores):
+    with pytest.raises(ValueError, match="row 0: scores: expected 3 finite values"):
+        annotate([dataclasses.replace(SOLUTION, facts={}, scores=scores)], Config())
+
+
 @pytest.mark.parametrize(
     ("row", "form", "said"),
     [
         (SOLUTION, "hindsight", "expected facts.correct"),
         (dataclasses.replace(SOLUTION, facts={"labels": [True]}), "binary", "expected 3 labels"),
         (dataclasses.replace(SOLUTION, facts={}), "binary", "expected 3 labels"),
-        (dataclasses.replace(SOLUTION, facts={"labels": [1, -1, "no"]}), "binary", "'facts.labels': .* got -1"),
+        (dataclasses.replace(SOLUTION, facts={"labels": [1, -1, "no"]}), "binary", "facts.labels, step 2 of 3: .* got -1"),
         (
             dataclasses.replace(SOLUTION, facts={**SOLUTION.facts, "correct": float("nan")}),
             "hindsight",
-            "'facts.correct': .* got nan",
+            "facts.correct: .* got nan",
         ),
         (Row(prompt="Q?", chosen="a", rejected="b"), "binary", "--form unified takes pairs"),
         (Row(prompt="Q?", completion="a"), "unified", "expected `completions`"),

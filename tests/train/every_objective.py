@@ -73,6 +73,10 @@ class Case:
         )  # fmt: skip
 
 
+WITH_REFERENCE = {"plackett_luce": {"form": "log_ratio"}}
+"""settings of objectives that read a reference in one of their forms, which is not the smoke command's"""
+
+
 @functools.cache
 def case(name: str, dtype: torch.dtype = torch.float32) -> Case:
     """Return the run of one objective."""
@@ -81,6 +85,7 @@ def case(name: str, dtype: torch.dtype = torch.float32) -> Case:
     assert (program, verb, verbs.method(verb, method)) == ("alignlab", "train", ("objectives", name))
     values = flags.parse(name, commands.groups_of(verb, flags.Group("Method", module.Config)), rest)
     config, draw = flags.build(module.Config, values), random.Random(name)
+    config = dataclasses.replace(config, **WITH_REFERENCE.get(name, {}))
     rows = list(world.rows(values["dataset"].removeprefix("world:"), 0, ROWS))
     rows = module.annotate(rows, config) if hasattr(module, "annotate") else rows
     tokenizer = runs.tiny_models.make_tokenizer()

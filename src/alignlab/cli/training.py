@@ -38,6 +38,8 @@ def train(module: ModuleType, cfg: Any, ctx: RunContext, values: Mapping[str, An
     own = getattr(module, "encode", None)
     examples = encoded(ctx, "tokenise", rows, model, settings.max_length, own)
     held = encoded(ctx, "tokenise evaluation rows", held_out, model, settings.max_length, own) if held_out else []
+    if hasattr(module, "recut"):
+        examples, held = ([module.recut(example, cfg) for example in part] for part in (examples, held))
     if hasattr(module, "teachers"):
         examples, held = (taught(ctx, part, *module.teachers(cfg), model, values) for part in (examples, held))
     numbers = loop.train(

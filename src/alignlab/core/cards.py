@@ -50,6 +50,8 @@ class Card:
     brief: str
     """slug of the specification"""
     status: Literal["faithful", "reconstructed"]
+    """faithful: checked against the paper's text; reconstructed: from code, restatements or parts of it, which
+    `deviations` name"""
     summary: str
     """one sentence for tables"""
     smoke: str

@@ -7,8 +7,10 @@ drawn to the aligned teacher and away from the unaligned one; its gradient on lo
 
 Source: Gao et al. 2025 (arXiv:2502.17927); equations from the authors' code, as the paper's text could not be read.
 `form` release: advantages clamped to [1e-8, 1 - 1e-8] and 0 in the bucket, as in that code, so that nothing the aligned
-teacher lowered is lowered. Input: pairs, the chosen answer to imitate and an answer of the initial student as the worse
-one; views `teacher` and `teacher_ref` at the same top tokens. Unit: nats. Reduction: mean over tokens of the step.
+teacher lowered is lowered. Its merge floor is left out: a token outside the reference teacher's own top k gets there
+the aligned teacher's smallest kept probability; here both teachers are asked at the same tokens, and none is missing.
+Input: pairs, the chosen answer to imitate and an answer of the initial student as the worse one; views `teacher` and
+`teacher_ref` at the same top tokens. Unit: nats. Reduction: mean over tokens of the step.
 Deviations: signed, exact advantages by default, also in the bucket (the code's reading is a `form`); the optional
 importance weight and sequence penalty, off in the authors' recipe, are left out.
 """
@@ -52,6 +54,8 @@ CARD = Card(
     training={"learning_rate": 5e-7},
     deviations=(
         "signed advantages, exact in the bucket of the rest too; the released clamp is a form",
+        "no merge floor in either form: both teachers are asked at the same tokens (the released code gives a token"
+        " outside the reference teacher's top k the aligned teacher's smallest kept probability)",
         "no importance weight and no sequence penalty",
         "written from the released code; the paper's equations could not be read",
     ),
@@ -67,7 +71,7 @@ class Config:
     gamma: float = 1.6
     """weight of the expected advantage, >= 0 (authors' recipe: 1.6)"""
     form: Literal["signed", "release"] = "signed"
-    """advantages: as they are, or clamped to [1e-8, 1 - 1e-8] and without the rest (released code)"""
+    """advantages: as they are, or clamped to [1e-8, 1 - 1e-8] without the rest (released code)"""
     teacher_model: str | None = None
     """preference-aligned teacher: hub id, folder or `tiny:`; same tokenizer as the student"""
     teacher_ref_model: str | None = None

@@ -5,8 +5,9 @@ disliked) / 2, smoothed over steps, without gradient; L = E_liked[-log sigma(r -
 r)]. For any delta this bounds the DPO loss from above; the midpoint makes the bound tightest.
 
 Source: Jung et al. 2024 (arXiv:2404.04656v2), theorems 1, 3 and 4, equations 7 and 8. The shift is taken over the WHOLE
-optimiser step. Input: completions with labels, or pairs. Unit: nats. Reduction: mean of each class, added (equation 8),
-or the mean over all rows (TRL).
+optimiser step. Input: completions with labels, or pairs; a pair of weight w whose label holds with probability p is
+p w rows of its classes and (1 - p) w rows of the opposite ones, in means and shift. Unit: nats. Reduction: mean of each
+class, added (equation 8), or the mean over all rows (TRL).
 Prompt matching (in version 1 of the paper, and in TRL 0.9 to 1.15): disliked rows are weighted by how much likelier
 their prompt is among the liked ones, w = p / (1 - p) in [0.5, 10], p from a logistic regression on the prompts.
 Deviations: the smoothing rate is not given in the paper; a class that a step lacks keeps its last mean, and the shift
@@ -26,7 +27,7 @@ from torch.nn.functional import logsigmoid
 from alignlab.core.cards import Card, Claim
 from alignlab.core.preference import policy_and_ratios, require, require_positive
 from alignlab.core.types import Groups, Row, Term
-from alignlab.objectives._unpaired import liked, proper
+from alignlab.objectives._unpaired import of, right_side, thumbs
 
 CARD = Card(
     title="Binary classifier optimisation",
@@ -116,28 +117,34 @@ def annotate(rows: Sequence[Row], cfg: Config) -> list[Row]:
 
 
 def stats(batch: Groups, cfg: Config) -> tuple[Term, ...]:
-    """Rewards of the step: terms `liked` and `disliked`, one item per completion each.
+    """Rewards of the step: terms `liked` and `disliked`, one item per completion each, weighted.
+
+    With density ratios also the term `weight`, what each disliked completion weighs.
 
     Args:
         batch: views `policy` and `ref` [N, T], and labels [N] or pairs.
         cfg: settings.
     """
-    rewards, up, counted = _rewards(batch, cfg)
-    sides = {"liked": up & counted, "disliked": ~up & counted}
-    return tuple(Term(name=n, num=torch.where(side, rewards, 0.0), den=side.float()) for n, side in sides.items())
+    rewards = cfg.beta * policy_and_ratios(batch)[1]
+    up, down = thumbs(batch, "bco", rewards)
+    found = Term(name="liked", num=of(up, rewards), den=up), Term(name="disliked", num=of(down, rewards), den=down)
+    if "density_ratio" not in batch.scores:
+        return found
+    return *found, Term(name="weight", num=of(down, batch.scores["density_ratio"]), den=down)
 
 
 def settle(
     found: Mapping[str, tuple[Tensor, Tensor]], before: Mapping[str, float], cfg: Config
 ) -> dict[str, float]:  # fmt: skip
-    """Return the shift, and what the next step's shift is made of.
+    """Return the shift, what the next step's is made of, and what weighted rows are worth (`effective_size`).
 
     Args:
         found: rewards of the step by class, as `stats` gives them.
         before: what this function returned at the last step; empty at the first.
         cfg: settings.
     """
-    now, sums = dict(before), {name: (num.sum().item(), den.sum().item()) for name, (num, den) in found.items()}
+    now = {name: value for name, value in before.items() if name != "effective_size"}
+    sums = {n: (found[n][0].sum().item(), found[n][1].sum().item()) for n in ("liked", "disliked") if n in found}
     for name, (num, den) in sums.items():
         if den > 0:
             now[name] = now[name] + cfg.rate * (num / den - now[name]) if name in now else num / den
@@ -147,6 +154,10 @@ def settle(
     shift = 0.0
     if seen:
         shift = now["sum"] / now["rows"] if cfg.form == "pooled" else (now["liked"] + now["disliked"]) / 2
+    if "weight" in found and bool(found["weight"][0].any()):
+        from alignlab.stats.density import effective_size
+
+        now["effective_size"] = effective_size(found["weight"][0].cpu().numpy())
     return {**now, "shift": shift}
 
 
@@ -156,35 +167,34 @@ def loss(batch: Groups, cfg: Config, values: Mapping[str, float]) -> tuple[Term,
     Args:
         batch: views `policy` and `ref` [N, T], labels [N] or pairs, and perhaps the score `density_ratio` [N].
         cfg: settings.
-        values: `shift`, from `settle`.
+        values: `shift` and, with density ratios, `effective_size`, from `settle`.
 
     Returns:
         Terms `liked` and `disliked` (reduction `classes`; a class that the step lacks is omitted), or `bco` (`rows`),
-        over the N completions, in nats; logs: reward, whether it lies on the right side of the shift, shift and weight.
+        over the N completions, in nats; logs: reward, whether it lies on the right side of the shift, shift and weight,
+        and of how many equally weighted disliked rows those of the step are worth (`effective_size`).
 
     Raises:
         ValueError: no labels and no pairs, or pairs that give a completion no single verdict.
     """
-    rewards, up, counted = _rewards(batch, cfg)
-    shift = values["shift"]
-    logit = torch.where(up, rewards - shift, shift - rewards)
-    weight = batch.scores.get("density_ratio", torch.ones_like(rewards))
-    weight = torch.where(up, torch.ones_like(weight), weight)
-    lost = torch.where(counted, -weight * logsigmoid(logit), 0.0)
+    rewards = cfg.beta * policy_and_ratios(batch)[1]
+    up, down = thumbs(batch, "bco", rewards)
+    logit = rewards - values["shift"]
+    ratio = batch.scores["density_ratio"].to(rewards) if "density_ratio" in batch.scores else torch.ones_like(rewards)
+    liked, disliked = of(up, -logsigmoid(logit)), of(down, -ratio * logsigmoid(-logit))
     logs = {
         "rewards": rewards.detach(),
-        "rewards/accuracies": (logit.detach() > 0).to(rewards),
-        "shift": torch.full_like(rewards.detach(), shift),
-        "density_ratio": weight.to(rewards.dtype),
+        "rewards/accuracies": right_side(up, down, logit.detach()),
+        "shift": torch.full_like(rewards.detach(), values["shift"]),
     }
+    if "effective_size" in values:
+        logs["effective_size"] = torch.full_like(rewards.detach(), values["effective_size"])
+    # a liked row weighs 1
+    logs_up, logs_down = {**logs, "density_ratio": torch.ones_like(ratio)}, {**logs, "density_ratio": ratio}
     if cfg.reduction == "rows":
-        return (Term(name="bco", num=lost, den=counted.float(), logs=logs),)
-    sides = {"liked": up & counted, "disliked": ~up & counted}
-    return tuple(
-        Term(name=name, num=torch.where(side, lost, 0.0), den=side.float(), logs=logs) for name, side in sides.items()
+        mixed = torch.where(down > 0, (up + down * ratio) / torch.where(down > 0, up + down, 1.0), 1.0)
+        return (Term(name="bco", num=liked + disliked, den=up + down, logs={**logs, "density_ratio": mixed}),)
+    return (
+        Term(name="liked", num=liked, den=up, logs=logs_up),
+        Term(name="disliked", num=disliked, den=down, logs=logs_down),
     )
-
-
-def _rewards(batch: Groups, cfg: Config) -> tuple[Tensor, Tensor, Tensor]:
-    """Return reward, whether it is liked and whether it counts, per completion."""
-    return cfg.beta * policy_and_ratios(batch)[1], liked(batch, "bco"), proper(batch)

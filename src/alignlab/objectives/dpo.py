@@ -4,8 +4,9 @@ z = beta * [(log p(y_w|x) - log p_ref(y_w|x)) - (log p(y_l|x) - log p_ref(y_l|x)
 tokens of a completion, EOS included; L = -log sigma(z), or for a label that holds with probability p,
 -p log sigma(z) - (1-p) log sigma(-z). The gradient with respect to log p(y_w|x) is -beta * (p - sigma(z)).
 
-Source: Rafailov et al. 2023 (arXiv:2305.18290), equation 7; soft labels: its Bradley-Terry likelihood in expectation.
-The optional term on the likelihood of y_w keeps it from sinking: Pang et al. 2024 (arXiv:2404.19733), equation 1.
+Source: Rafailov et al. 2023 (arXiv:2305.18290), read through the authors' code and TRL; soft labels: its Bradley-Terry
+likelihood in expectation. The optional term on the likelihood of y_w keeps it from sinking: Pang et al. 2024
+(arXiv:2404.19733), as TRL has it.
 Input: pairs. Unit: nats. Reduction: mean over the pairs of the optimiser batch, weighted by the pairs' weights, so that
 weight 2 is the pair given twice. The default learning rate, TRL's, is for full tuning; 1e-5 is usual for LoRA.
 Deviations: `Pairs.margin` is no part of this loss. Dropout is off in policy and reference (the loop sees to that).
@@ -34,7 +35,7 @@ CARD = Card(
   archivePrefix = {arXiv}
 }""",
     brief="baselines-dpo-ipo-kto",
-    status="faithful",
+    status="reconstructed",
     summary="Tell the better from the worse completion by the policy's log-ratio to a frozen reference.",
     smoke="alignlab train dpo --model tiny: --dataset world:pairs --limit 64 --max_steps 40"
     " --per_device_train_batch_size 8 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
@@ -44,7 +45,11 @@ CARD = Card(
     ),
     needs=frozenset({"policy", "ref"}),
     training={"learning_rate": 1e-6},
-    deviations=("Pairs.margin is ignored", "AdamW instead of RMSprop"),
+    deviations=(
+        "read through the authors' released code, not checked against the paper's text",
+        "Pairs.margin is ignored",
+        "AdamW instead of RMSprop",
+    ),
 )
 
 

@@ -30,7 +30,7 @@ CARD = Card(
   archivePrefix = {arXiv}
 }""",
     brief="baselines-dpo-ipo-kto",
-    status="faithful",
+    status="reconstructed",
     summary="Reverse KL divergence from the policy's own preference over a pair to a smoothed label.",
     smoke="alignlab train exo --model tiny: --dataset world:pairs --limit 64 --max_steps 40"
     " --per_device_train_batch_size 8 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
@@ -41,6 +41,7 @@ CARD = Card(
     needs=frozenset({"policy", "ref"}),
     training={"learning_rate": 1e-6},
     deviations=(
+        "read through TRL's code, not checked against the paper's text",
         "pairs with labels only; the paper also has K completions with rewards",
         "Pairs.margin is ignored",
     ),

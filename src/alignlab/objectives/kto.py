@@ -5,23 +5,25 @@ z0 = max(0, mean of a over mismatched pairs (prompt of one row, completion of an
 without gradient. Per row, v = lambda_D * (1 - sigma(beta * (a - z0))) if liked, lambda_U * (1 - sigma(beta * (z0 - a)))
 if not; L = mean of v.
 
-Source: Ethayarajh et al. 2024 (arXiv:2402.01306), equations 7 and 8, up to the constant lambda_y that equation 7 adds.
-Input: completions with labels, or pairs, which count as one liked and one disliked row. Unit: 1 (a value). Reduction:
-mean over the rows of the step, whichever classes are there. Balance rule of the authors: lambda_D n_D / (lambda_U n_U)
-in [1, 1.33], by one of the two weights. z0 is 0 for a step of a single row.
+Source: Ethayarajh et al. 2024 (arXiv:2402.01306), read through the authors' code (HALOs) and TRL, which agree.
+Input: completions with labels, or pairs, which count as one liked and one disliked row; a pair of weight w is w of
+each, and where its label holds with probability p, v is its expectation over both ways round. Unit: 1 (a value).
+Reduction: weighted mean over the rows of the step, whichever classes are there; z0 counts every row once, and is 0 for
+a step of a single row. Where lambda_D n_D / (lambda_U n_U) over the data is outside [1, 1.33], a warning says so.
 Deviations: the mismatched completion is the next row's, in an order given by content, that has another prompt (the
 authors take the neighbour in the micro-batch, so theirs depends on how a step is cut, and forbids shuffling).
 """
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from alignlab.core.cards import Card, Claim
 from alignlab.core.preference import policy_and_ratios, require_at_least_zero, require_positive
-from alignlab.core.types import Groups, Term
-from alignlab.objectives._unpaired import liked, proper
+from alignlab.core.types import Groups, Row, Term
+from alignlab.objectives._unpaired import of, proper, right_side, thumbs
 
 CARD = Card(
     title="Kahneman-Tversky optimisation",
@@ -35,7 +37,7 @@ CARD = Card(
   archivePrefix = {arXiv}
 }""",
     brief="baselines-dpo-ipo-kto",
-    status="faithful",
+    status="reconstructed",
     summary="Raise liked and lower disliked completions, measured against the policy's gain on mismatched ones.",
     smoke="alignlab train kto --model tiny: --dataset world:thumbs --limit 128 --max_steps 40"
     " --per_device_train_batch_size 16 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
@@ -45,7 +47,12 @@ CARD = Card(
     ),
     needs=frozenset({"policy", "ref", "mismatched"}),
     training={"learning_rate": 1e-6},
-    deviations=("mismatched completions are chosen once per optimiser step, by content", "AdamW throughout"),
+    deviations=(
+        "read through the authors' released code, not checked against the paper's text",
+        "mismatched completions are chosen once per optimiser step, by content",
+        "AdamW throughout",
+        "the weight of a pair weighs its two rows, but not their mismatched completions in the reference point",
+    ),
 )
 
 
@@ -54,7 +61,7 @@ class Config:
     """Settings of Kahneman-Tversky optimisation."""
 
     beta: float = 0.1
-    """strength of the pull towards the reference, > 0 (paper: 0.1)"""
+    """strength of the pull towards the reference, > 0 (HALOs, TRL: 0.1)"""
     desirable_weight: float = 1.0
     """lambda_D, weight of liked completions, >= 0 (TRL: 1)"""
     undesirable_weight: float = 1.0
@@ -64,6 +71,34 @@ class Config:
         require_positive("beta", self.beta)
         require_at_least_zero("desirable_weight", self.desirable_weight)
         require_at_least_zero("undesirable_weight", self.undesirable_weight)
+
+
+BALANCE = (1.0, 1.33)
+"""between which lambda_D n_D / (lambda_U n_U) should lie, by one of the two weights (printed by TRL)"""
+
+
+def annotate(rows: Sequence[Row], cfg: Config) -> list[Row]:
+    """Return the rows as they are; warn where thumbs up and down are out of balance, and say which weights are in."""
+    up, down = (sum(row.label is side for row in rows) for side in (True, False))
+    if up and down and (advice := imbalance(up, down, cfg)):
+        warnings.warn(advice, stacklevel=2)
+    return list(rows)
+
+
+def imbalance(up: int, down: int, cfg: Config) -> str:
+    """Return what to do about so many liked and disliked rows; nothing where they are in balance, or meant not to be.
+
+    A weight of 0 leaves a class out for good.
+    """
+    liked, disliked = up * cfg.desirable_weight, down * cfg.undesirable_weight
+    low, high = BALANCE
+    if not liked or not disliked or low <= liked / disliked <= high:
+        return ""
+    return (
+        f"kto: {up} liked and {down} disliked rows weigh {liked / disliked:.2f} : 1; expected {low:g} to {high:g} : 1:"
+        f" --desirable_weight in [{low * disliked / up:.4g}, {high * disliked / up:.4g}], or --undesirable_weight"
+        f" in [{liked / down / high:.4g}, {liked / down / low:.4g}]"
+    )
 
 
 def stats(batch: Groups, cfg: Config) -> tuple[Term, ...]:  # noqa: ARG001 - every objective's statistics take both
@@ -86,19 +121,21 @@ def loss(batch: Groups, cfg: Config, values: Mapping[str, float]) -> tuple[Term,
         values: `kl`, mean log-ratio of the step's mismatched completions; 0 where absent.
 
     Returns:
-        One term `kto` over the N completions; logs: reward, whether it lies on the right side of z0, and z0 itself.
+        One term `kto` over the N completions; logs: reward, whether it lies on the right side of z0 (of a soft label:
+        the share of it), and z0 itself.
 
     Raises:
         ValueError: no labels and no pairs, or pairs that give a completion no single verdict.
     """
-    counted, up, (_, ratio) = proper(batch), liked(batch, "kto"), policy_and_ratios(batch)
+    _, ratio = policy_and_ratios(batch)
+    up, down = thumbs(batch, "kto", ratio)
     z0 = max(0.0, values.get("kl", 0.0))
-    gain = torch.where(up, ratio - z0, z0 - ratio)
-    lost = torch.sigmoid(-cfg.beta * gain)
-    lost = torch.where(up, cfg.desirable_weight * lost, cfg.undesirable_weight * lost)
+    gain = ratio - z0
+    lost = of(up, cfg.desirable_weight * torch.sigmoid(-cfg.beta * gain))
+    lost = lost + of(down, cfg.undesirable_weight * torch.sigmoid(cfg.beta * gain))
     logs = {
         "rewards": cfg.beta * ratio.detach(),
-        "rewards/accuracies": (gain.detach() > 0).to(gain),
+        "rewards/accuracies": right_side(up, down, gain.detach()),
         "kl": torch.full_like(gain.detach(), z0),
     }
-    return (Term(name="kto", num=torch.where(counted, lost, 0.0), den=counted.float(), logs=logs),)
+    return (Term(name="kto", num=lost, den=up + down, logs=logs),)

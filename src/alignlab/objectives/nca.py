@@ -32,7 +32,7 @@ CARD = Card(
   archivePrefix = {arXiv}
 }""",
     brief="baselines-dpo-ipo-kto",
-    status="faithful",
+    status="reconstructed",
     summary="Contrast each completion with noise, so that the better one's own likelihood rises.",
     smoke="alignlab train nca --model tiny: --dataset world:pairs --limit 64 --max_steps 40"
     " --per_device_train_batch_size 8 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
@@ -43,6 +43,7 @@ CARD = Card(
     needs=frozenset({"policy", "ref"}),
     training={"learning_rate": 1e-6},
     deviations=(
+        "read through TRL's code, not checked against the paper's text",
         "pairs only; the paper also weighs K completions by explicit rewards",
         "Pairs.margin is ignored",
     ),

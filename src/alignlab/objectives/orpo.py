@@ -36,7 +36,7 @@ CARD = Card(
   archivePrefix = {arXiv}
 }""",
     brief="janus",
-    status="faithful",
+    status="reconstructed",
     summary="Imitate the better completion and raise its odds over the worse one's, without a reference.",
     smoke="alignlab train orpo --model tiny: --dataset world:pairs --limit 64 --max_steps 40"
     " --per_device_train_batch_size 8 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
@@ -48,6 +48,7 @@ CARD = Card(
     needs=frozenset({"policy"}),
     training={"learning_rate": 1e-6},
     deviations=(
+        "written from restatements, not checked against the paper's text",
         "the prompt is not scored",
         "Pairs.margin is ignored",
     ),

@@ -4,11 +4,13 @@ L = - sum_k log [ exp(s_k) / (exp(s_k) + sum over m below k of exp(s_m)) ], from
 mean token log-probability (PRO), with a likelihood term on the best completion; `log_ratio`: s is beta times the summed
 log-ratio to a reference (DPO over rankings, whose case K = 2 is DPO itself).
 
-Source: Song et al. 2023 (arXiv:2306.17492), equation 5 and the loss after it, for `likelihood`; Rafailov et al. 2023
-(arXiv:2305.18290), equation 20 in appendix A.3, for `log_ratio`. Input: completions with scores, ragged K. Unit: nats.
+Source: Song et al. 2023 (arXiv:2306.17492) for `likelihood`; Rafailov et al. 2023
+(arXiv:2305.18290), for `log_ratio`, which alone
+reads the reference. Input: completions with scores, ragged K. Unit: nats.
 Reduction: both terms mean over the prompts of the step (the ranking term over those with an order).
 Deviations: tied completions are not compared with each other (with no ties this is the formula above); PRO's own
-temperatures from a reward model are left out; the brief's form of PRO was not checked against the paper's text.
+temperatures from a reward model are left out; both forms are written from restatements and
+were not checked against the papers' texts.
 """
 
 from dataclasses import dataclass
@@ -44,11 +46,12 @@ CARD = Card(
         Claim(metric="train/loss_first - train/loss_last", relation=">", bound=0.2),
         Claim(metric="train/ranking/accuracies", relation=">", bound=0.8),
     ),
-    needs=frozenset({"policy"}),
+    needs=frozenset({"policy", "ref"}),
     deviations=(
         "tied completions are not compared",
+        "only the form log_ratio reads a reference",
         "PRO without its temperatures from a reward model",
-        "written from a restatement of PRO, not from the paper's text",
+        "written from restatements of PRO and of DPO over rankings, not from the papers' texts",
     ),
 )
 

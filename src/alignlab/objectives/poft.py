@@ -9,10 +9,12 @@ Input: completions with the score `aligned` (rows: `facts.scores.aligned`), in n
 `aligned.NAME` per aligned model. Unit: nats. Reduction: mean over the completions of the step.
 The scores leave out the end-of-turn token, and so does r by default (`count_end`).
 Deviations: the authors' collator also averages the policy over system, user and template tokens, the scores over the
-assistant's alone; here both cover the completion.
+assistant's alone; here both cover the completion, unless `full_sequence` asks for their reading.
 """
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -47,7 +49,8 @@ CARD = Card(
     needs=frozenset({"policy", "aligned"}),
     training={"learning_rate": 1e-6},
     deviations=(
-        "policy and aligned scores cover the same tokens (released code: prompt and template too, for the policy)",
+        "policy and aligned scores cover the same tokens (released code: prompt and template too, for the policy,"
+        " as with full_sequence)",
         "log-sigmoid instead of the log of a sigmoid, which overflows",
     ),
 )
@@ -61,12 +64,29 @@ class Config:
     """factor of the difference of log-likelihoods, > 0 (paper: 1)"""
     margin: float = 0.0
     """added to it (paper: 0); above 0, rows that the policy already finds likelier count less"""
+    full_sequence: bool = False
+    """mean of the policy over prompt, template and answer, all but the first token (released code), not the answer"""
     count_end: bool = False
     """count the end-of-turn token in r; the aligned models' scores must then count it too"""
 
     def __post_init__(self) -> None:
         require_positive("temperature", self.temperature)
         require(abs(self.margin) < float("inf"), "margin", "a finite number", self.margin)
+
+
+def recut(example: Any, cfg: Config) -> Any:
+    """Return a tokenised row as it is, or for `full_sequence` with all but its first token as completion.
+
+    Args:
+        example: with `prompt_ids` and `completions`, token ids.
+        cfg: settings.
+    """
+    if not cfg.full_sequence:
+        return example
+    first, rest = example.prompt_ids[:1], example.prompt_ids[1:]
+    return dataclasses.replace(
+        example, prompt_ids=first, completions=tuple([*rest, *answer] for answer in example.completions)
+    )
 
 
 def loss(batch: Groups, cfg: Config) -> tuple[Term, ...]:

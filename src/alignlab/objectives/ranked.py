@@ -3,10 +3,10 @@
 s_i = sum_t log p(y_it | x, y_i<t) / |y_i|^length_penalty; L = weight * sum over i above j of max(0, s_j - s_i + margin)
 + the mean token loss of the best completion. All K completions of a prompt enter once, whatever the number of pairs.
 
-Source: Yuan et al. 2023 (arXiv:2304.05302), equations 1 to 4; their code for `form` release. The ranking loss of
-CycleAlign (arXiv:2310.16271). Input: completions with scores, ragged K; no reference. Unit: nats per token. Reduction:
-both terms mean over the prompts of the step (the ranking term over those with an order); tied completions are not
-compared, and tied best ones share the likelihood term.
+Source: Yuan et al. 2023 (arXiv:2304.05302), read through their code. That CycleAlign (arXiv:2310.16271) trains with it,
+or with Plackett and Luce's loss, is inferred, as its text could not be read. Input: completions with scores, ragged K;
+no reference. Unit: nats per token. Reduction: both terms mean over the prompts of the step (the ranking term over those
+with an order); tied completions are not compared, and tied best ones share the likelihood term.
 Deviations: the mean over prompts (the authors: one prompt per device). `release` divides by the padded width of the
 prompt's rows, prompt included, as the authors' code does because it rebuilds its mask from overwritten labels.
 """
@@ -37,7 +37,7 @@ CARD = Card(
   archivePrefix = {arXiv}
 }""",
     brief="cyclealign",
-    status="faithful",
+    status="reconstructed",
     summary="Order the likelihoods of K completions as their scores do, by a hinge, and imitate the best.",
     smoke="alignlab train ranked --model tiny: --dataset world:lists --limit 64 --max_steps 40"
     " --per_device_train_batch_size 8 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
@@ -47,6 +47,7 @@ CARD = Card(
     ),
     needs=frozenset({"policy"}),
     deviations=(
+        "read through the authors' released code, not checked against the paper's text",
         "mean over the prompts of the step instead of one prompt per device",
         "tied best completions share the likelihood term (the authors take the first)",
     ),
@@ -60,11 +61,11 @@ class Config:
     weight: float = 1.0
     """weight of the ranking term, >= 0 (the authors' script: 1)"""
     length_penalty: float = 1.0
-    """exponent of the length that a log-likelihood is divided by, >= 0 (paper: 1, the mean token)"""
+    """exponent of the length that a log-likelihood is divided by, >= 0 (authors' code: 1, the mean token)"""
     margin: float = 0.0
-    """gap that the hinge asks for, in nats per token, >= 0 (paper: 0, so that it rests once the order is right)"""
+    """gap that the hinge asks for, in nats per token, >= 0 (authors: 0, so that it rests once in order)"""
     form: Literal["paper", "release"] = "paper"
-    """lengths: those of the completions, or the padded width that the released code divides by"""
+    """lengths: those of the completions (as meant), or the padded width that the released code divides by"""
 
     def __post_init__(self) -> None:
         for name in ("weight", "length_penalty", "margin"):

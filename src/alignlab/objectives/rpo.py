@@ -2,12 +2,14 @@
 
 L = L_DPO(beta) + eta * beta * E[-log p(y_w|x)]: the second term falls out of a maximin over rewards that fit the data,
 with the better completions as baseline policy, and keeps mass from drifting to answers that no pair speaks of.
-`form` names three published readings, whose eta are not comparable:
+`form` names published readings, whose eta are not comparable:
 `summed`: eta * beta * NLL per completion, the paper and its main code (eta 0.005);
 `averaged`: eta * mean token NLL per completion, without beta, the authors' second code (eta 0.2, beta 0.5);
-`token_mean`: eta * NLL over the tokens of the step, without beta, TRL's recipe of loss types sigmoid and sft.
+`token_mean`: eta * NLL over the tokens of the step, without beta, TRL's recipe of loss types sigmoid and sft, and its
+rpo_alpha from 0.10 to 0.28;
+`scaled`: eta * L_DPO + NLL over the tokens of the step, TRL 0.9's rpo_alpha: the larger eta, the less pessimism.
 
-Source: Liu et al. 2024 (arXiv:2405.16436), equation 4.8. With eta = 0 it is DPO.
+Source: Liu et al. 2024 (arXiv:2405.16436), equation 4.8. With eta = 0 it is DPO (`scaled`: imitation).
 The label holds with probability p (`Pairs.p`, 1 for a hard one): the loss is its expectation over both ways round.
 Input: pairs. Unit: nats. Reduction: mean over the pairs of the optimiser batch, weighted by the pairs' weights.
 Soft labels enter the preference loss only.
@@ -61,14 +63,14 @@ class Config:
     """strength of the pull towards the reference, > 0 (paper: 0.01 and 0.05; its second code: 0.5)"""
     eta: float = 0.005
     """strength of the pessimism, >= 0, by `form` (paper: 0.005 for summed; its second code: 0.2 for averaged)"""
-    form: Literal["summed", "averaged", "token_mean"] = "summed"
-    """reading of the likelihood term: the paper's, the authors' second code's, TRL's"""
+    form: Literal["summed", "averaged", "token_mean", "scaled"] = "summed"
+    """reading of the likelihood term: the paper's, the authors' second code's, TRL's, or TRL 0.9's"""
 
     def __post_init__(self) -> None:
         preference.require_positive("beta", self.beta)
         preference.require_at_least_zero("eta", self.eta)
-        known = ("summed", "averaged", "token_mean")
-        preference.require(self.form in known, "form", "summed, averaged or token_mean", self.form)
+        known = ("summed", "averaged", "token_mean", "scaled")
+        preference.require(self.form in known, "form", "summed, averaged, token_mean or scaled", self.form)
 
 
 def loss(batch: Groups, cfg: Config) -> tuple[Term, ...]:
@@ -79,7 +81,8 @@ def loss(batch: Groups, cfg: Config) -> tuple[Term, ...]:
         cfg: settings.
 
     Returns:
-        Term `dpo` over the R pairs in nats per pair, with TRL's logs; where `eta` > 0 also term `nll`.
+        Term `dpo` over the R pairs in nats per pair, with TRL's logs; where `eta` > 0, or `form` is
+        scaled, also term `nll`.
 
     Raises:
         ValueError: the batch has no pairs.
@@ -88,7 +91,10 @@ def loss(batch: Groups, cfg: Config) -> tuple[Term, ...]:
     policy, ratios = preference.policy_and_ratios(batch)
     rewards = cfg.beta * ratios
     per_pair = preference.expected(lambda better, worse: softplus(worse - better), rewards, pairs)
-    compared = preference.pair_term("dpo", per_pair, pairs, preference.reward_logs(policy, rewards, pairs))
+    logs, scale = preference.reward_logs(policy, rewards, pairs), cfg.eta if cfg.form == "scaled" else 1.0
+    compared = preference.pair_term("dpo", per_pair, pairs, logs, weight=scale)
+    if cfg.form == "scaled":
+        return (compared, preference.likelihood_term(policy, batch, pairs, 1.0, "per_token"))
     if cfg.eta == 0:
         return (compared,)
     if cfg.form == "summed":

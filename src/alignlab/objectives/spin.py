@@ -4,7 +4,7 @@ z = beta * [log (p/p_t)(y_real|x) - log (p/p_t)(y_generated|x)], log-probabiliti
 y_generated is drawn from p_t, the frozen policy of the iteration before, which is also the reference.
 L = -log sigma(z), or max(0, 1 - z). The only fixed point is the distribution of the demonstrations.
 
-Source: Chen et al. 2024 (arXiv:2401.01335), equation 4.7, with lambda as `beta`; the hinge is in the authors' code.
+Source: Chen et al. 2024 (arXiv:2401.01335), read through the authors' code, which has the hinge too; lambda is `beta`.
 Input: pairs, the demonstration as the better one; `ref` is p_t. Unit: nats (hinge: 1). Reduction: mean over the pairs
 of the step, weighted.
 One iteration is one run: sample from the model that the last run left, put demonstrations in `chosen` and samples in
@@ -34,7 +34,7 @@ CARD = Card(
   archivePrefix = {arXiv}
 }""",
     brief="irl-post-training",
-    status="faithful",
+    status="reconstructed",
     summary="Prefer demonstrations over the model's own earlier answers; that earlier model is the reference.",
     # every row is new when it is seen, so that the last window's figures are of rows not trained on
     smoke="alignlab train spin --model tiny:+unkind --dataset world:kindness --limit 320 --max_steps 40"
@@ -48,6 +48,7 @@ CARD = Card(
     needs=frozenset({"policy", "ref"}),
     training={"learning_rate": 5e-7},
     deviations=(
+        "read through the authors' released code, not checked against the paper's text",
         "AdamW instead of RMSprop",
         "the smoke's generated answers come from the law that its model was tuned to, not from the model",
     ),
@@ -61,7 +62,7 @@ class Config:
     beta: float = 0.1
     """the paper's lambda, > 0 (authors: 0.1 in iterations 0 to 2, 5 in iteration 3)"""
     form: Literal["logistic", "hinge"] = "logistic"
-    """loss of the margin (paper: logistic)"""
+    """loss of the margin (authors' default: logistic)"""
 
     def __post_init__(self) -> None:
         require_positive("beta", self.beta)

@@ -29,7 +29,7 @@ CARD = Card(
   archivePrefix = {arXiv}
 }""",
     brief="baselines-dpo-ipo-kto",
-    status="faithful",
+    status="reconstructed",
     summary="Regress each completion's log-ratio on its win rate less one half, over beta.",
     smoke="alignlab train sppo --model tiny: --dataset world:pairs --limit 64 --max_steps 40"
     " --per_device_train_batch_size 8 --learning_rate 1e-4 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
@@ -40,6 +40,7 @@ CARD = Card(
     needs=frozenset({"policy", "ref"}),
     training={"learning_rate": 1e-6},
     deviations=(
+        "read through TRL's code, not checked against the paper's text",
         "one offline round; the paper samples anew for three",
         "Pairs.margin is ignored",
     ),

@@ -6,7 +6,7 @@ choice, h_0 = 1 where p_0 >= tau, tau being the quantile of p_0 over the step at
 keep the teacher's class balance; a = confidence * coefficient. `product`: the target is proportional to p^beta q^alpha.
 No gradient flows through a target.
 
-Source: Burns et al. 2023 (arXiv:2312.09390), section 4.3.2 and appendix A, and their code; the tasks of Ye et al. 2024
+Source: the code of Burns et al. 2023 (arXiv:2312.09390), whose text was not read; the tasks of Ye et al. 2024
 (arXiv:2410.12621). Input: completions as options, class 0 first, with the score `weak` (`facts.scores.weak`), a
 distribution over each prompt's options; with the score `gold` accuracy is logged. Unit: nats. Reduction: mean over the
 prompts of the step.
@@ -53,6 +53,7 @@ CARD = Card(
         "the losses are those of Burns et al., as the paper's own strategies could not be read",
         "options scored as text instead of a classification head",
         "the quantile of the hard choice is taken over the whole optimiser step",
+        "the coefficient rises from 0 to 1 over warmup_steps (the code: to 0.1, then at once to 1)",
     ),
 )
 

@@ -4,7 +4,7 @@ P(w beats l) = sigma(r(x, y_w) - r(x, y_l) - m), with m the pair's margin, if an
 soft label. c * (r_w + r_l)^2 may be added, which holds rewards around 0: pairs alone leave them free up to c(x).
 
 Source: Bradley and Terry 1952; as the reward model of language models Stiennon et al. 2020 (arXiv:2009.01325); margins
-Touvron et al. 2023 (arXiv:2307.09288), equation 2; centring Eisenstein et al. 2023 (arXiv:2312.09244).
+Touvron et al. 2023 (arXiv:2307.09288); centring Eisenstein et al. 2023 (arXiv:2312.09244).
 Input: pairs, over one prompt or two. r is the linear head on the last hidden state at the last scored token, the end of
 text included unless it is the padding token as well. Unit: nats. Reduction: mean over the pairs of the optimiser batch,
 weighted by the pairs' weights. A usual learning rate for full tuning is 1e-5, for LoRA 1e-4.
@@ -36,7 +36,7 @@ CARD = Card(
   archivePrefix = {arXiv}
 }""",
     brief="baselines-dpo-ipo-kto",
-    status="faithful",
+    status="reconstructed",
     summary="One number per answer, whose difference is the log-odds that the better answer wins.",
     smoke="alignlab train bradley_terry --model tiny: --dataset world:pairs --limit 64 --max_steps 40"
     " --per_device_train_batch_size 8 --learning_rate 1e-3 --warmup_ratio 0.1 --save_steps 0 --output_dir {out}",
@@ -46,6 +46,7 @@ CARD = Card(
     ),
     needs=frozenset({"policy", "value"}),
     training={"learning_rate": 1e-4},
+    deviations=("read through TRL's code, not checked against the papers' texts",),
 )
 
 

@@ -8,7 +8,6 @@ as folders (`members`), or their rewards come with the rows (`facts.scores`).
 Deviations: the variance is the population's, as in the authors' best-of-n code; their PPO takes the sample's (`form`).
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from alignlab.core.cards import Card, Claim
+from alignlab.core.facts import finite
 from alignlab.core.preference import require, require_at_least_zero
 from alignlab.core.types import Row
 from alignlab.engine.load import load
@@ -34,7 +34,7 @@ CARD = Card(
   archivePrefix = {arXiv}
 }""",
     brief="irl-post-training",
-    status="faithful",
+    status="reconstructed",
     summary="One reward from several models: their mean, their worst, or their mean less their variance.",
     smoke="alignlab score ensembles --dataset world:rewarded --limit 200 --names first second --combine worst"
     " --output_dir {out}",
@@ -42,6 +42,7 @@ CARD = Card(
         Claim(metric="score", relation="<", bound=0.0),
         Claim(metric="score", relation=">", bound=-10.0),
     ),
+    deviations=("read through the authors' released code, not checked against the paper's text",),
 )
 
 
@@ -124,6 +125,6 @@ def _given(number: int, row: Row, names: Sequence[str]) -> list[float]:
         raise ValueError(f"row {number}: expected facts.scores {{member: reward}}, or --members FOLDER FOLDER ...")
     for name in names:
         value = given.get(name)
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not finite(value):
             raise ValueError(f"row {number}: expected one finite number facts.scores.{name}, got {value!r}")
     return [float(given[name]) for name in names]

@@ -6,16 +6,19 @@ Step t of n is right (r_t = 1) or not; z says whether the final answer is right.
 - binary: r_t alone, or whether more than half of the judgements of a prefix are favourable; cross-entropy.
 - unified: one classifier for all sources, cross-entropy on prefixes: steps by their labels; values are good above 0.85
   of the largest of their solution; of a pair, the better answer is good and the worse is not.
-Cross-entropies are meaned over prefixes.
+Cross-entropies are meaned over prefixes; a label that is a share, such as how often rollouts succeed, is their target.
 
 Source: Shen et al. 2025 (arXiv:2510.01167), standardised process rewards (here part A of the brief), and its code.
-Input: `prompt`, `completions` = the steps in order, and labels (`facts.labels`, one per step: true or false, or a list
-of judgements), `facts.correct` = z where hindsight wants it, or `scores` = values per step; unified also takes pairs.
+Input: `prompt`, `completions` = the steps in order, and labels (`facts.labels`, one per step: a verdict, which is true
+or false, 1 or 0, "+" or "-"; a share in [0, 1]; or a list of verdicts, of several judges or rollouts), `facts.correct`
+= z where hindsight wants it (the same, or one per step), or `scores` = values per step; unified also takes pairs.
 Deviations: a linear head on a model that is tuned with it (paper: two layers on a frozen one); steps are tokenised one
-by one behind a separator, whose last token is read; one logit instead of two classes, which is the same function.
+by one behind a separator, whose last token is read; one logit instead of two classes, which is the same function;
+rollouts count as many steps as the solution they left, whatever their own length.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,7 +27,6 @@ import torch
 from torch.nn.functional import softplus
 
 from alignlab.core.cards import Card, Claim
-from alignlab.core.facts import finite
 from alignlab.core.preference import require
 from alignlab.core.types import Groups, Row, Term
 from alignlab.engine.encode import Example, TooLong, completion_ids, prompt_ids
@@ -54,6 +56,7 @@ CARD = Card(
         "equations read through a note on the paper and its code",
         "a linear head tuned with its model instead of two layers on a frozen one",
         "steps are tokenised one by one; the value is read at the last token of the separator",
+        "rollouts from a prefix count as many steps as the solution they left",
     ),
 )
 TARGET = "process_target"
@@ -76,14 +79,54 @@ class Config:
         require(0 <= self.good_above < 1, "good_above", "a number in [0, 1)", self.good_above)
 
 
-def hindsight(right: Sequence[bool | float], final: bool | float, gamma: float) -> list[float]:
-    """Return V_t = r_t + gamma^(n - t) z for the steps t = 1 .. n of one solution."""
-    return [float(r) + gamma ** (len(right) - t) * float(final) for t, r in enumerate(right, 1)]
+SIGNS = {"+": 1.0, "-": 0.0}
 
 
-def majority(judgements: Sequence[bool]) -> bool:
-    """Return whether more than half of the judgements of a prefix are favourable; a tie is not."""
-    return 2 * sum(map(bool, judgements)) > len(judgements)
+def share(given: Any, field: str, *, verdict: bool = False) -> float:
+    """Return how right something is, in [0, 1]: true or false, 1 or 0, "+" or "-" (the paper's data), or a share.
+
+    Args:
+        given: what the data say.
+        field: where they say it, for the error.
+        verdict: whether only right or wrong is taken, no share.
+
+    Raises:
+        ValueError: anything else, such as the text "False", NaN or nothing.
+    """
+    value = SIGNS.get(given) if isinstance(given, str) else given
+    if not isinstance(value, int | float) or not 0 <= value <= 1 or (verdict and value not in (0, 1)):
+        wanted = 'true or false, 1 or 0, "+" or "-"' + ("" if verdict else ", or a share in [0, 1]")
+        raise ValueError(f"{field}: expected {wanted}; got {given!r}")
+    return float(value)
+
+
+def verdicts(given: Sequence[Any], field: str) -> list[float]:
+    """Return what several judges or rollouts say of one step, 1 or 0 each; ValueError where none does."""
+    if not given:
+        raise ValueError(f"{field}: expected at least one verdict, got an empty list")
+    return [share(one, field, verdict=True) for one in given]
+
+
+def rollouts(given: Any, field: str) -> float:
+    """Return the mean of several verdicts, or the one verdict or share that is given."""
+    if not isinstance(given, list | tuple):
+        return share(given, field)
+    found = verdicts(given, field)
+    return sum(found) / len(found)
+
+
+def hindsight(right: Sequence[float], final: float | Sequence[float], gamma: float) -> list[float]:
+    """Return V_t = r_t + gamma^(n - t) z for the steps t = 1 .. n of one solution; z may be another at each step.
+
+    Both may be means over rollouts from the prefix, as V is linear in them.
+    """
+    ends = final if isinstance(final, Sequence) else [final] * len(right)
+    return [float(r) + gamma ** (len(right) - t) * float(z) for t, (r, z) in enumerate(zip(right, ends), 1)]
+
+
+def majority(judgements: Sequence[float]) -> bool:
+    """Return whether more than half of the judgements of a prefix, 1 or 0 each, are favourable; a tie is not."""
+    return 2 * sum(judgements) > len(judgements)
 
 
 def good(values: Sequence[float], above: float) -> list[bool]:
@@ -96,28 +139,35 @@ def targets(row: Row, cfg: Config) -> list[float]:
     """Return what the value after each step should be.
 
     Raises:
-        ValueError: neither labels nor values of all steps, or no final outcome where hindsight needs it.
+        ValueError: neither labels nor values of all steps, one that is no verdict and no share, or no final outcome
+            where hindsight needs it.
     """
     steps, given = len(row.completions), row.facts.get("labels")
     if given is None and row.scores:
         values = list(row.scores)
+        if len(values) != steps or not all(map(math.isfinite, values)):
+            raise ValueError(f"scores: expected {steps} finite values, one per step; got {values}")
         return values if cfg.form == "hindsight" else [float(is_good) for is_good in good(values, cfg.good_above)]
     if not isinstance(given, list | tuple) or len(given) != steps:
         raise ValueError(f"expected {steps} labels, one per step (facts.labels), or as many scores; got {given!r}")
-    judgements = [one if isinstance(one, list | tuple) else (one,) for one in given]
-    if odd := [said for one in judgements for said in one if said not in (0, 1)]:
-        raise ValueError(f"field 'facts.labels': expected true or false, got {odd[0]!r}")
-    labels = [majority(one) for one in judgements]
+    fields = [f"facts.labels, step {t} of {steps}" for t in range(1, steps + 1)]
     if cfg.form != "hindsight":
-        return [float(label) for label in labels]
+        return [
+            float(majority(verdicts(one, field))) if isinstance(one, list | tuple) else share(one, field)
+            for one, field in zip(given, fields)
+        ]
+    right = [rollouts(one, field) for one, field in zip(given, fields)]
     if "correct" not in row.facts:
         raise ValueError(
             "--form hindsight: expected facts.correct, whether the final answer is right; or --form binary"
         )
     final = row.facts["correct"]
-    if final not in (True, False) and not (finite(final) and 0 <= final <= 1):
-        raise ValueError(f"field 'facts.correct': expected true, false or a share in [0, 1], got {final!r}")
-    return hindsight(labels, final, cfg.gamma)
+    if not isinstance(final, list | tuple):
+        return hindsight(right, share(final, "facts.correct"), cfg.gamma)
+    if len(final) != steps:
+        raise ValueError(f"facts.correct: expected one outcome, or {steps}, one per step; got {len(final)}")
+    ends = [rollouts(one, f"facts.correct, step {t} of {steps}") for t, one in enumerate(final, 1)]
+    return hindsight(right, ends, cfg.gamma)
 
 
 def annotate(rows: Sequence[Row], cfg: Config) -> list[Row]:
