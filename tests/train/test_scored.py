@@ -1,6 +1,7 @@
 """What scores do on their way from a row through `encode`, `collate` and the loop: the gradient, worked out by hand."""
 
 import dataclasses
+import functools
 import random
 
 import pytest
@@ -8,10 +9,10 @@ import torch
 import train_runs as runs
 
 from alignlab.core.types import Row
-from alignlab.engine import encode as encoder
 from alignlab.engine import examples as collator
 from alignlab.engine.encode import encode
 from alignlab.objectives import poft, ranked, weak_to_strong
+from alignlab.rewards import outcome, process
 from alignlab.train import batches
 
 WORDS = ("the", "mill", "at", "old", "harbour", "leaves", "noon", "baker", "likes", "tea", "clock", "is", "blue", "red")
@@ -26,13 +27,17 @@ def rows(name):
 
     found = []
     for k in range(7):
-        count = {"ranked": 2 + k % 3, "poft": 1, "weak_to_strong": 3}[name]
+        count = {"poft": 1, "weak_to_strong": 3}.get(name, 2 + k % 3)
         given = {"prompt": text(6), "completions": tuple(" " + text(5) for _ in range(count))}
         numbers = [draw.choice((-1.0, 0.5, 2.0)) for _ in range(count)]
         if name == "ranked":
             given["scores"] = tuple(numbers)
         elif name == "poft":
             given["facts"] = {"scores": {"aligned": [draw.uniform(-9.0, -2.0)], "aligned.other": [numbers[0] - 5]}}
+        elif name == "outcome":
+            given["scores"] = tuple(draw.random() for _ in range(count))
+        elif name == "process":
+            given["facts"] = {"labels": [number > 0 for number in numbers], "correct": k % 2 == 0}
         else:
             weights = [draw.random() for _ in range(count)]
             given["facts"] = {"scores": {"weak": [w / sum(weights) for w in weights]}}
@@ -61,27 +66,50 @@ def by_weak_to_strong(logps, row, cfg):
     return ((-sum(q * x for q, x in zip(row.facts["scores"]["weak"], p)), 1.0),)
 
 
+def by_outcome(values, row, cfg):
+    """Cross-entropy over all completions of the step, right ones weighing more."""
+    lost = [
+        cfg.right_weight * z * torch.log1p(torch.exp(-r)) + (1 - z) * torch.log1p(torch.exp(r))
+        for r, z in zip(values, row.scores)
+    ]
+    return ((sum(lost), sum(cfg.right_weight * z + 1 - z for z in row.scores)),)
+
+
+def by_process(values, row, cfg):
+    last = len(values) - 1
+    wanted = [r + cfg.gamma ** (last - t) * row.facts["correct"] for t, r in enumerate(row.facts["labels"])]
+    return ((sum((p - v) ** 2 for p, v in zip(values, wanted)) / len(values), 1.0),)
+
+
 CASES = {
     "ranked": (ranked, ranked.Config(weight=0.7, length_penalty=0.8, margin=0.2), by_ranked),
     "poft": (poft, poft.Config(temperature=1.3, margin=0.2), by_poft),
     "weak_to_strong": (weak_to_strong, weak_to_strong.Config(form="xent"), by_weak_to_strong),
+    "outcome": (outcome, outcome.Config(right_weight=1.5), by_outcome),
+    "process": (process, process.Config(gamma=0.8), by_process),
 }
 
 
-def check(name, folder):
+def said(module, prompt, completion, reward):
+    """Log-probabilities of a completion's tokens, or what a reward model gives to it, in a forward pass of its own."""
+    logits = module(input_ids=torch.tensor([prompt + completion])).logits
+    if reward:
+        return logits[0, 0]
+    return logits[0, len(prompt) - 1 : -1].log_softmax(-1)[range(len(completion)), completion]
+
+
+def check(name, folder, changed=lambda example: example):
     module, cfg, by_hand = CASES[name]
-    given, model = rows(name), runs.small(dtype=torch.float64)
-    examples = [encoder.encode(row, model.tokenizer) for row in given]
+    reward = "value" in module.CARD.needs
+    given, model = rows(name), runs.small(dtype=torch.float64, reward=reward)
+    told = module.annotate(given, cfg) if hasattr(module, "annotate") else given
+    examples = [changed(getattr(module, "encode", encode)(row, model.tokenizer)) for row in told]
     options = {part: getattr(module, part) for part in ("stats", "settle") if hasattr(module, part)}
     found = runs.gradients(model, examples, module.loss, cfg, folder, per_device=4, **options)
-    alone, terms = runs.small(dtype=torch.float64), []
+    alone, terms = runs.small(dtype=torch.float64, reward=reward), []
     for row, example in zip(given, examples):
-        logps = []
-        for completion in example.completions:
-            ids = torch.tensor([example.prompt_ids + completion])
-            logp = alone.module(input_ids=ids).logits[0, len(example.prompt_ids) - 1 : -1].log_softmax(-1)
-            logps.append(logp[range(len(completion)), completion])
-        terms.append(by_hand(logps, row, cfg))
+        numbers = [said(alone.module, example.prompt_ids, ids, reward) for ids in example.completions]
+        terms.append(by_hand(numbers, row, cfg))
     total = sum(sum(num for num, _ in column) / sum(den for _, den in column) for column in zip(*terms))
     total.backward()
     # scores are held in float32
@@ -94,22 +122,21 @@ def test_the_gradient_is_the_one_worked_out_row_by_row(tmp_path, name):
     check(name, tmp_path)
 
 
-def turned(scores):
-    """The scores of one prompt the other way round: negated, or those of a distribution exchanged."""
-    return {
-        n: tuple(reversed(column)) if n == "weak" else tuple(-value for value in column) for n, column in scores.items()
+def turned(name, example):
+    """The example with its scores the other way round: a distribution exchanged, a share's rest, or the negative."""
+    ways = {
+        "weak_to_strong": lambda column: tuple(reversed(column)),
+        "outcome": lambda column: tuple(1 - value for value in column),
     }
+    way = ways.get(name, lambda column: tuple(-value for value in column))
+    return dataclasses.replace(example, scores={key: way(column) for key, column in example.scores.items()})
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("place", ["encode", "collate"])
 def test_scores_that_are_turned_round_on_the_way_are_noticed(tmp_path, monkeypatch, name, place):
-    def worse(example):
-        return dataclasses.replace(example, scores=turned(example.scores))
-
-    if place == "encode":
-        monkeypatch.setattr(encoder, "encode", lambda *given: worse(encode(*given)))
-    else:
-        monkeypatch.setattr(batches, "collate", lambda given, pad: collator.collate([worse(e) for e in given], pad))
+    if place == "collate":
+        turn = functools.partial(turned, name)
+        monkeypatch.setattr(batches, "collate", lambda given, pad: collator.collate(list(map(turn, given)), pad))
     with pytest.raises(AssertionError, match="relative difference"):
-        check(name, tmp_path)
+        check(name, tmp_path, *([functools.partial(turned, name)] if place == "encode" else []))
