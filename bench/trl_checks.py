@@ -11,6 +11,7 @@ against two and two more from the checkpoint; 0 where the weights have the same 
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -19,122 +20,46 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from datasets import Dataset
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, TrainerCallback
+from datasets import Dataset, load_from_disk
+from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
+from trl_settings import ABSENT, ROWS, SETTINGS, model, rows, tokenizer
 
 from alignlab.core import files
-from alignlab.core.find import find
+from alignlab.core.find import find, names
 from alignlab.core.types import Row
-from alignlab.engine.encode import encode
+from alignlab.engine.encode import Example, encode
 from alignlab.engine.load import LanguageModel
-from alignlab.train import checkpoint, loop
+from alignlab.train import checkpoint, loop, mismatched
 from alignlab.train.config import TrainConfig
 
 OUT = Path(__file__).parent / "results" / "trl_checks.json"
-WORDS, ROWS, BETA = 200, 12, 0.3
 Gradient = dict[str, torch.Tensor]
-DPO: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    # objective -> what TRL calls it, DPOConfig, ours
-    "dpo": ("DPO sigmoid", {}, {}),
-    "cdpo": ("DPO sigmoid, label_smoothing 0.1", {"label_smoothing": 0.1}, {"label_smoothing": 0.1}),
-    "robust_dpo": ("DPO robust", {"loss_type": ["robust"], "label_smoothing": 0.1}, {"label_smoothing": 0.1}),
-    "hinge": ("DPO hinge", {"loss_type": ["hinge"]}, {}),
-    "ipo": ("DPO ipo", {"loss_type": ["ipo"]}, {}),
-    "exo": ("DPO exo_pair", {"loss_type": ["exo_pair"], "label_smoothing": 1e-3}, {}),
-    "nca": ("DPO nca_pair", {"loss_type": ["nca_pair"]}, {}),
-    "bco_pair": ("DPO bco_pair", {"loss_type": ["bco_pair"]}, {}),
-    "sppo": ("DPO sppo_hard", {"loss_type": ["sppo_hard"]}, {}),
-    "apo": ("DPO apo_zero", {"loss_type": ["apo_zero"]}, {}),
-    "sigmoid_norm": ("DPO sigmoid_norm", {"loss_type": ["sigmoid_norm"]}, {}),
-    "f_dpo": ("DPO sigmoid, js_divergence", {"f_divergence_type": "js_divergence"}, {}),
-    "rpo": ("DPO sigmoid + sft", {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]},
-            {"eta": 0.5, "form": "token_mean"}),
-}  # fmt: skip
-ABSENT = {
-    "adpa": "no such trainer", "bco": "removed in September 2026", "cut": "no such trainer", "dckd": "no such trainer",
-    "dove": "no such trainer", "mah_dpo": "no such trainer", "plackett_luce": "no lists of more than two",
-    "poft": "no such trainer", "ranked": "no lists of more than two", "slic": "CPO hinge, another loss",
-    "spin": "no such trainer", "weak_to_strong": "no such trainer",
-}  # fmt: skip
 
 
-def tokenizer(padding: str = "<pad>") -> PreTrainedTokenizerFast:
-    """Return a tokenizer whose words are its tokens, so that TRL and alignlab read the same ids."""
-    vocabulary = {word: k for k, word in enumerate(("<pad>", "<end>", "<other>", *(f"w{k}" for k in range(WORDS))))}
-    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<other>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token=padding, eos_token="<end>", unk_token="<other>")
+def trainer_of(name: str) -> tuple[type, type]:
+    """Return TRL's trainer and its config."""
+    module, words = importlib.import_module(SETTINGS[name].module), SETTINGS[name].trainer
+    return getattr(module, f"{words}Trainer"), getattr(module, f"{words}Config")
 
 
-def model(seed: int = 0) -> Any:
-    """Return a Llama whose distributions are not far from uniform."""
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=WORDS + 3, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=None, eos_token_id=1,
-    )  # fmt: skip
-    module = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(2.0)
-    return module
+def method(name: str) -> ModuleType:
+    """Return our module."""
+    return find("rewards" if name in names("rewards") else "objectives", name)
 
 
-def rows(kind: str) -> list[dict[str, Any]]:
-    """Return rows of random words: `pairs`, `thumbs` or `plain`."""
-    import random
-
-    draw = random.Random(0)
-
-    def text(least: int, most: int) -> str:
-        return " ".join(f"w{draw.randrange(WORDS)}" for _ in range(draw.randint(least, most)))
-
-    found = []
-    for k in range(ROWS):
-        row: dict[str, Any] = {"prompt": text(2, 9)}
-        if kind == "pairs":
-            row |= {"chosen": " " + text(1, 9), "rejected": " " + text(1, 9)}
-        else:
-            row |= {"completion": " " + text(1, 9)} | ({"label": k % 3 > 0} if kind == "thumbs" else {})
-        found.append(row)
-    return found
-
-
-def trainer_of(name: str) -> tuple[type, type, str, dict[str, Any], dict[str, Any], str]:
-    """Return TRL's trainer and config, the kind of rows, its settings, ours, and what it is called."""
-    import trl
-
-    if name in DPO:
-        called, theirs, ours = DPO[name]
-        return trl.DPOTrainer, trl.DPOConfig, "pairs", {"beta": BETA} | theirs, {"beta": BETA} | ours, called
-    if name == "sft":
-        return trl.SFTTrainer, trl.SFTConfig, "plain", {}, {}, "SFT"
-    if name == "kto":
-        return trl.KTOTrainer, trl.KTOConfig, "thumbs", {"beta": BETA}, {"beta": BETA}, "KTO"
-    if name == "orpo":
-        from trl.experimental.orpo import ORPOConfig, ORPOTrainer
-
-        return (
-            ORPOTrainer,
-            ORPOConfig,
-            "pairs",
-            {"beta": BETA},
-            {"beta": BETA, "form": "per_token"},
-            "ORPO (experimental)",
-        )
-    from trl.experimental.cpo import CPOConfig, CPOTrainer
-
-    theirs = {"beta": 2.0, "loss_type": "simpo", "simpo_gamma": 1.0, "cpo_alpha": 0.0}
-    return CPOTrainer, CPOConfig, "pairs", theirs, {}, "CPO simpo (experimental)"
+def models_of(name: str) -> dict[str, Any]:
+    """Return policy and, where it is read, reference, as TRL's trainers take them."""
+    needs = method(name).CARD.needs
+    return {"model": model(reward="value" in needs)} | ({"ref_model": model(1)} if "ref" in needs else {})
 
 
 class Keep(TrainerCallback):
@@ -150,9 +75,9 @@ class Keep(TrainerCallback):
 
 def step(name: str, per_device: int, *, reverse=False, padding="<pad>", data: Any = None, **more: Any) -> Gradient:
     """Return TRL's gradient of one step over all rows."""
-    trainer, config, kind, settings, _, _ = trainer_of(name)
+    (trainer, config), setting = trainer_of(name), SETTINGS[name]
     keep, ranks = Keep(), int(os.environ.get("WORLD_SIZE", "1"))
-    given = rows(kind)[::-1] if reverse else rows(kind)
+    given = rows(setting.kind)[:: -1 if reverse else 1]
     with tempfile.TemporaryDirectory() as folder:
         args = {
             "output_dir": folder, "per_device_train_batch_size": per_device, "max_steps": 1, "max_grad_norm": 0.0,
@@ -160,22 +85,19 @@ def step(name: str, per_device: int, *, reverse=False, padding="<pad>", data: An
             "gradient_checkpointing": False, "use_cpu": True, "report_to": "none", "save_strategy": "no",
             "disable_tqdm": True, "logging_strategy": "no", "lr_scheduler_type": "constant",
         }  # fmt: skip
-        extra = {"ref_model": model(1)} if "ref" in find("objectives", name).CARD.needs else {}
         made = trainer(
-            model=model(), args=config(**{**args, **settings, **more}), callbacks=[keep],
-            train_dataset=Dataset.from_list(given) if data is None else data, processing_class=tokenizer(padding),
-            **extra,
+            args=config(**{**args, **setting.theirs, **more}), callbacks=[keep], processing_class=tokenizer(padding),
+            train_dataset=Dataset.from_list(given) if data is None else data, **models_of(name),
         )  # fmt: skip
         made.train()
     return keep.found
 
 
-def ours(name: str) -> Gradient:
-    """Return the gradient of the proven objective on the same rows."""
-    module, (_, _, kind, _, settings, _) = find("objectives", name), trainer_of(name)
-    examples = [encode(Row(**row), tokenizer()) for row in rows(kind)]
-    student, reference = (LanguageModel(module=model(k), tokenizer=tokenizer(), name="bench/small") for k in (0, 1))
-    keep: Gradient = {}
+def gradient(name: str, settings: dict[str, Any], examples: Sequence[Example]) -> Gradient:
+    """Return the gradient of our method on examples."""
+    module, keep = method(name), Gradient()
+    policy, reference = (model(k, reward="value" in module.CARD.needs) for k in (0, 1))
+    student, before = (LanguageModel(module=m, tokenizer=tokenizer(), name="bench/small") for m in (policy, reference))
     with tempfile.TemporaryDirectory() as folder:
         cfg = TrainConfig(
             per_device_train_batch_size=ROWS, max_steps=1, learning_rate=0.0, max_grad_norm=0.0, save_steps=0,
@@ -184,25 +106,51 @@ def ours(name: str) -> Gradient:
         loop.train(
             student, examples, module.loss, cfg, Path(folder), objective_config=module.Config(**settings),
             stats=getattr(module, "stats", None), settle=getattr(module, "settle", None), needs=module.CARD.needs,
-            reference=reference,
+            reference=before,
             on_step=lambda *_: keep.update({n: p.grad.clone() for n, p in checkpoint.trained(student).items()}),
         )  # fmt: skip
     return keep
 
 
+def row_before(items: Sequence[int], *_: Any) -> list[tuple[int, int]]:
+    """Return the partners that TRL's KTO gives to one batch of all rows."""
+    return [(i, (i - 1) % ROWS) for i in items]
+
+
+def ours(name: str, *, alike: bool = True) -> Gradient:
+    """Return the gradient of the proven method on the same rows.
+
+    Args:
+        name: of the method.
+        alike: with what TRL does by design and our card declares as a deviation; see the notes in `trl_settings`.
+    """
+    setting, read = SETTINGS[name], tokenizer()
+    examples = [encode(Row(**row), read) for row in rows(setting.kind)]
+    chosen = row_before if alike and name == "kto" else mismatched.partners
+    with patch.object(mismatched, "partners", chosen):
+        found = gradient(name, setting.ours | ({} if alike else setting.default), examples)
+    if alike and name == "orpo":
+        # the likelihood term of the answers gives way to that of prompts and answers, less the first token
+        parts = [(e.prompt_ids, e.completions[0]) for e in examples]
+        answers = [Example(prompt_ids=p, completions=(c,)) for p, c in parts]
+        whole = [Example(prompt_ids=p[:1], completions=([*p[1:], *c],)) for p, c in parts]
+        less, more = (gradient("sft", {}, given) for given in (answers, whole))
+        found = {n: g - less[n] + more[n] for n, g in found.items()}
+    return {n: setting.scale * g for n, g in found.items()}
+
+
 def apart(found: Gradient, wanted: Gradient) -> float:
     """Return the norm of the difference relative to the norm of what was wanted."""
-    names = sorted(set(found) & set(wanted))
-    one, other = (torch.cat([g[n].flatten().double() for n in names]) for g in (found, wanted))
+    assert set(found) == set(wanted), "gradients of other parameters"
+    one, other = (torch.cat([g[n].flatten().double() for n in sorted(wanted)]) for g in (found, wanted))
     return ((one - other).norm() / other.norm()).item()
 
 
 def resumed(name: str) -> float:
     """Return how far weights are apart after a stop."""
-    trainer, config, kind, settings, _, _ = trainer_of(name)
+    (trainer, config), setting = trainer_of(name), SETTINGS[name]
 
     def run(folder: str, steps: int, **how: Any) -> Gradient:
-        student = model()
         args = {
             "output_dir": folder, "per_device_train_batch_size": 6, "num_train_epochs": 2, "learning_rate": 1e-3,
             "bf16": False, "gradient_checkpointing": False, "use_cpu": True, "report_to": "none", "disable_tqdm": True,
@@ -214,10 +162,9 @@ def resumed(name: str) -> float:
                 control.should_training_stop = state.global_step >= steps
                 control.should_save = state.global_step == 2
 
-        extra = {"ref_model": model(1)} if "ref" in find("objectives", name).CARD.needs else {}
         made = trainer(
-            model=student, args=config(**{**args, **settings}), train_dataset=Dataset.from_list(rows(kind)),
-            processing_class=tokenizer(), callbacks=[Stop()], **extra,
+            args=config(**{**args, **setting.theirs}), train_dataset=Dataset.from_list(rows(setting.kind)),
+            processing_class=tokenizer(), callbacks=[Stop()], **models_of(name),
         )  # fmt: skip
         made.train(**how)
         return {n: p.detach().clone() for n, p in made.model.named_parameters()}
@@ -243,7 +190,7 @@ def checks(name: str, two: Gradient | None) -> dict[str, float | str]:
     whole = attempted(lambda: step(name, ROWS))
     if isinstance(whole, str):
         return {"formula": whole}
-    reads = "ref" in find("objectives", name).CARD.needs
+    reads = "ref" in method(name).CARD.needs
     found: dict[str, float | str] = {"formula": attempted(lambda: apart(whole, ours(name)))}
     found["split"] = attempted(lambda: max(apart(step(name, size), whole) for size in (smallest, 4)))
     found["order"] = attempted(lambda: apart(step(name, ROWS, reverse=True), whole))
@@ -259,12 +206,34 @@ def checks(name: str, two: Gradient | None) -> dict[str, float | str]:
     return found
 
 
-def stale() -> float:
-    """Return how far a run that only sets ld_alpha is off, when its reference comes from an earlier run's cache."""
-    data = Dataset.from_list(rows("pairs"))
+def stale() -> str:
+    """Say how far a run that only sets ld_alpha is off, when an earlier run has filled TRL's reference cache.
+
+    TRL keeps that cache beside data that lie on disk; data made in memory get a new folder each time.
+    """
     wanted = step("dpo", ROWS, ld_alpha=0.5, max_length=None)
-    step("dpo", ROWS, precompute_ref_log_probs=True, max_length=None, data=data)
-    return apart(step("dpo", ROWS, precompute_ref_log_probs=True, ld_alpha=0.5, max_length=None, data=data), wanted)
+
+    def found(folder: str, *runs: dict[str, float]) -> float:
+        Dataset.from_list(rows("pairs")).save_to_disk(folder)
+        options = {"precompute_ref_log_probs": True, "max_length": None}
+        return apart([step("dpo", ROWS, data=load_from_disk(folder), **options, **run) for run in runs][-1], wanted)
+
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        own, filled = found(one, {"ld_alpha": 0.5}), found(other, {}, {"ld_alpha": 0.5})
+    return (
+        f"dpo with ld_alpha 0.5 and precomputed reference: gradient off by {own:.2g} with a cache of its own, by"
+        f" {filled:.2g} after a run without ld_alpha on the same data set on disk, whose cached values it reads"
+    )
+
+
+def remarks(wanted: Sequence[str]) -> list[str]:
+    """Return what differs between the two sides, measured where it can be."""
+    found = []
+    for name in wanted:
+        if note := SETTINGS[name].note:
+            plain = f"{apart(ours(name), ours(name, alike=False)):.2g}" if "{apart}" in note else ""
+            found.append(f"{name}: {note.format(apart=plain)}")
+    return found
 
 
 def two_ranks(wanted: list[str]) -> dict[str, Gradient]:
@@ -299,8 +268,8 @@ def rank(path: Path, wanted: list[str]) -> None:
 def main() -> None:
     """Run all checks and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = ["sft", *DPO, "kto", "orpo", "simpo"]
-    parser.add_argument("--objectives", nargs="*", default=every, help="which ones")
+    every = list(SETTINGS)
+    parser.add_argument("--objectives", nargs="*", default=every, choices=every, help="which ones")
     parser.add_argument("--no_ranks", action="store_true", help="leave two ranks out")
     parser.add_argument("--rank_to", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -313,11 +282,11 @@ def main() -> None:
     two = {} if args.no_ranks else two_ranks(args.objectives)
     table = []
     for name in args.objectives:
-        table.append({"objective": name, "setting": trainer_of(name)[5], "checks": checks(name, two.get(name))})
+        table.append({"objective": name, "setting": SETTINGS[name].called, "checks": checks(name, two.get(name))})
         print(json.dumps(table[-1]), flush=True)
-    notes = [f"{name}: {why}" for name, why in ABSENT.items()]
-    if "dpo" in args.objectives:
-        notes.append(f"dpo, reference cache filled, then ld_alpha 0.5 on the same rows: gradient off by {stale():.2g}")
+    notes = remarks(args.objectives) + ([stale()] if "dpo" in args.objectives else [])
+    print("\n".join(notes), flush=True)
+    notes += [f"{name}: {why}" for name, why in ABSENT.items()]
     whole = {
         "version": f"TRL {trl.__version__}", "machine": f"{platform.machine()}, one thread",
         "date": date.today().isoformat(), "rows": table, "notes": notes,

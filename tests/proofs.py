@@ -1,8 +1,8 @@
 """Which test shows which check of which objective: noted while the tests run, kept in docs/checks.json.
 
-`python tests/proofs.py` runs the tests of objectives and training, writes docs/checks.json from those that passed, and
-the page docs/checks.md from that. Every later run of the tests fails where it no longer sees what the file says, so
-that a mark cannot outlive its proof.
+`python tests/proofs.py` runs the tests of objectives, rewards and training, writes docs/checks.json from those that
+passed, and the page docs/checks.md from that. Every later run of the tests fails where it no longer sees what the file
+says, so that a mark cannot outlive its proof.
 """
 
 import json
@@ -27,9 +27,9 @@ _passed: dict[str, set[tuple[str, str]]] = {}
 
 def proved(objective: str, *names: str) -> None:
     """Note that the running test has just shown checks of an objective; it counts once the test has passed."""
-    from alignlab.cli.checks import CHECKS
+    from alignlab.cli.checks import CHECKS, NO_REFERENCE
 
-    unknown = set(names) - set(CHECKS)
+    unknown = set(names) - {*CHECKS, NO_REFERENCE}
     assert not unknown, f"no column {unknown}; there are {', '.join(CHECKS)}"
     _noted.update((objective, name) for name in names)
 
@@ -41,21 +41,26 @@ def function(test: str) -> str:
 
 def found() -> dict[str, dict[str, list[str]]]:
     """Objective -> check -> the tests that have shown it."""
-    from alignlab.cli.checks import CHECKS
+    from alignlab.cli.checks import CHECKS, NO_REFERENCE
 
+    kept = (*CHECKS, NO_REFERENCE)
     whole: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for test, shown in _passed.items():
         for objective, check in shown | _vectors(test):
             whole[objective][check].add(function(test))
     return {
-        name: {check: sorted(whole[name][check]) for check in CHECKS if check in whole[name]} for name in sorted(whole)
+        name: {check: sorted(whole[name][check]) for check in kept if check in whole[name]} for name in sorted(whole)
     }
 
 
 def _vectors(test: str) -> set[tuple[str, str]]:
-    """A test `test_...vector...` of an objective's own file holds its numbers."""
-    named = re.fullmatch(r"tests/objectives/test_(\w+)\.py::test_\w*", function(test))
-    return {(named[1], "vectors")} if named and "vector" in test and "sees" not in test else set()
+    """A test `test_...vector...` of a method's own file holds its numbers."""
+    named = re.fullmatch(r"tests/(?:objectives|rewards)/test_(\w+)\.py::test_\w*", function(test))
+    if not named or "vector" not in test or "sees" in test:
+        return set()
+    from alignlab.cli.checks import methods
+
+    return {(named[1], "vectors")} if named[1] in methods() else set()
 
 
 def of_files(record: dict, files: set[str]) -> dict:
@@ -126,6 +131,7 @@ def main() -> int:
     scratch, tests = RECORD.with_suffix(".new"), ROOT / "tests"
     files = [
         tests / "objectives",
+        tests / "rewards",
         *sorted(p for p in (tests / "train").glob("test_*.py") if "proved(" in p.read_text()),
     ]
     status = subprocess.run([sys.executable, "-m", "pytest", *files, f"--checks_to={scratch}"], check=False).returncode

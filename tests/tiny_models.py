@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.overrides import TorchFunctionMode
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
@@ -56,10 +57,16 @@ def make_tokenizer(template: str | None = TEMPLATE, size: int = 320) -> PreTrain
     return tokenizer
 
 
-def make_module(architecture: str, vocabulary: int, *, positions: int = 256, seed: int = 0, scale: float = 10.0):
-    """A random model in evaluation mode; `scale` widens the weights so that its distributions are far from uniform."""
+def make_module(
+    architecture: str, vocabulary: int, *, positions: int = 256, seed: int = 0, scale: float = 10.0, reward=False
+):
+    """A random model in evaluation mode; `scale` widens the weights so that its distributions are far from uniform.
+
+    `reward`: with a reward head in place of the token head.
+    """
     torch.manual_seed(seed)
     common = dict(vocab_size=vocabulary, bos_token_id=None, eos_token_id=1, pad_token_id=0)
+    common |= dict(num_labels=1) if reward else {}
     sizes = dict(
         hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         head_dim=12, max_position_embeddings=positions, **common,
@@ -76,11 +83,14 @@ def make_module(architecture: str, vocabulary: int, *, positions: int = 256, see
             layer_types=["sliding_attention", "full_attention"],
         ),
     }  # fmt: skip
-    module = AutoModelForCausalLM.from_config(configs[architecture]())
+    made = AutoModelForSequenceClassification if reward else AutoModelForCausalLM
+    module = made.from_config(configs[architecture]())
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if parameter.ndim > 1 and "wpe" not in name:
                 parameter.mul_(scale)
+    if reward:  # the engine puts the head on the base model's output itself
+        exact_in_float64(module.base_model)
     return exact_in_float64(module).eval()
 
 

@@ -21,7 +21,8 @@ def record():
 
 def test_everything_that_applies_is_shown_of_every_objective(record):
     assert checks.missing(record) == []
-    assert set(record) == set(names("objectives"))
+    assert set(record) == set(checks.methods())
+    assert set(checks.methods()) == {*names("objectives"), "bradley_terry", "order_classifier", "outcome", "process"}
 
 
 def test_the_tests_named_exist(record):
@@ -32,9 +33,9 @@ def test_the_tests_named_exist(record):
         assert {test for test in named if test.startswith(f"{file}::")} <= there
 
 
-@pytest.mark.parametrize(("name", "check"), [("dpo", "ranks"), ("kto", "cache"), ("sft", "vectors")])
+@pytest.mark.parametrize(("name", "check"), [("dpo", "ranks"), ("kto", "cache"), ("process", "vectors")])
 def test_a_lost_proof_is_a_no(name, check):
-    whole = {n: dict.fromkeys(checks.CHECKS, ["tests/a.py::t"]) for n in names("objectives")}
+    whole = {n: dict.fromkeys(checks.CHECKS, ["tests/a.py::t"]) for n in checks.methods()}
     assert checks.missing(whole) == []
     less = {n: {c: t for c, t in shown.items() if (n, c) != (name, check)} for n, shown in whole.items()}
     assert checks.missing(less) == [(name, check)]
@@ -42,9 +43,12 @@ def test_a_lost_proof_is_a_no(name, check):
     assert row.count(" no ") == 1
 
 
-def test_no_reference_no_cache():
-    assert not checks.applies("sft", "cache")
-    assert checks.applies("dpo", "cache")
+def test_no_reference_no_cache(record):
+    assert not checks.applies({"sft": {checks.NO_REFERENCE: ["tests/a.py::t"]}}, "sft", "cache")
+    assert checks.applies({}, "sft", "cache"), "until it is shown"
+    assert checks.applies({"sft": {checks.NO_REFERENCE: ["tests/a.py::t"]}}, "sft", "split")
+    assert checks.applies(record, "plackett_luce", "cache"), "one of its forms reads a reference"
+    assert not checks.applies(record, "ranked", "cache")
 
 
 def test_the_page_is_one_of_the_generated_documents(monkeypatch, capsys, tmp_path):
@@ -81,13 +85,15 @@ def test_what_a_test_notes_goes_with_its_report(request, monkeypatch):
     proofs._noted.clear()
 
 
-def test_vectors_are_tests_of_that_name_in_the_objectives_own_file(monkeypatch):
+def test_vectors_are_tests_of_that_name_in_the_methods_own_file(monkeypatch):
     own = "tests/objectives/test_dpo.py::test_vectors_and_closed_form_gradient[1.0]"
+    reward = "tests/rewards/test_outcome.py::test_vector_and_closed_form_gradient"
     others = (
         "tests/objectives/test_dpo.py::test_the_vector_check_sees_broken_losses[flipped]", "tests/x.py::test_vectors",
+        "tests/rewards/test_ensembles.py::test_vectors",
     )  # fmt: skip
-    monkeypatch.setattr(proofs, "_passed", dict.fromkeys((own, *others), set()))
-    assert proofs.found() == {"dpo": {"vectors": [proofs.function(own)]}}
+    monkeypatch.setattr(proofs, "_passed", dict.fromkeys((own, reward, *others), set()))
+    assert proofs.found() == {"dpo": {"vectors": [proofs.function(own)]}, "outcome": {"vectors": [reward]}}
 
 
 def test_what_other_files_show_is_not_missed_when_they_do_not_run():

@@ -142,6 +142,8 @@ class Layout:
     holes: bool = False
     shuffle: int | None = None
     """seed of the order of prompts, completions and pairs; None: as given"""
+    ranked: bool = False
+    """completions of one prompt keep their order, whatever stands between them"""
 
 
 def lay_out(step: Sequence[Prompt], layout: Layout, trained: Sequence[str]) -> list[tuple[Groups, list[Any]]]:
@@ -155,6 +157,9 @@ def lay_out(step: Sequence[Prompt], layout: Layout, trained: Sequence[str]) -> l
     for low, high in zip(edges, edges[1:]):
         rows = [(i, k) for i in order[low:high] for k in range(len(step[i].completions))]
         rows = rows if keep else [rows[j] for j in draw.permutation(len(rows))]
+        if layout.ranked:
+            turn = {i: iter(range(len(step[i].completions))) for i in order[low:high]}
+            rows = [(i, next(turn[i])) for i, _ in rows]
         sizes = [len(step[i].completions[k]) for i, k in rows]
         spare = layout.wider + 2 * layout.holes
         places = []

@@ -127,13 +127,13 @@ def cuts(count: int) -> list[list[int]]:
     return [[1] * count, [count - 1, 1], [1, count - 1], [count // 2, count - count // 2]]
 
 
-def check_layouts(step, loss, cfg, stats=None, *, trained=("policy",), reduction="step") -> None:
+def check_layouts(step, loss, cfg, stats=None, *, trained=("policy",), reduction="step", ranked=False) -> None:
     """The gradient before clipping: 1e-9 in float64, 1e-5 in float32, for any cut, order, padding and precision."""
     whole = run(step, Layout(), loss, cfg, stats, trained=trained)
     paddings = (math.nan, 1e9, -math.inf, 0.0)
     for n, cut in enumerate([[len(step)], *cuts(len(step))]):
         for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
-            layout = Layout(cut, dtype, padding=paddings[n % 4], wider=n, holes=n % 2 == 1, shuffle=n)
+            layout = Layout(cut, dtype, padding=paddings[n % 4], wider=n, holes=n % 2 == 1, shuffle=n, ranked=ranked)
             found = run(step, layout, loss, cfg, stats, trained=trained, reduction=reduction)
             assert_same(found, whole, tolerance)
 
@@ -179,7 +179,7 @@ def flipped(loss: Callable, trained: Sequence[str] = ("policy",)) -> Callable:
 def check(
     loss: Callable, cfg: Any, formula: Callable, *, make: Callable[[int], list[Prompt]] = prompts,
     stats: Callable | None = None, statistics: Callable | None = None, trained: Sequence[str] = ("policy",),
-    seeds: Sequence[int] = (0, 1), flip: Callable = flipped,
+    seeds: Sequence[int] = (0, 1), flip: Callable = flipped, ranked: bool = False,
 ) -> None:  # fmt: skip
     """All checks of this file, and proof that the checks can fail.
 
@@ -193,22 +193,23 @@ def check(
         trained: views that carry a gradient.
         seeds: steps to try.
         flip: how a loss is broken by a flipped sign of the policy; replace it where a loss does not read `logp`.
+        ranked: the order of a prompt's completions says something, so it is kept; that of all else is not.
     """
     assert (stats is None) == (statistics is None), "give stats and statistics together"
     for seed in seeds:
         step = make(seed)
         check_formula(step, loss, cfg, formula, stats, statistics, trained=trained)
-        check_layouts(step, loss, cfg, stats, trained=trained)
+        check_layouts(step, loss, cfg, stats, trained=trained, ranked=ranked)
         if seed != seeds[0]:
             continue
         with pytest.raises(AssertionError):
-            check_layouts(step, loss, cfg, stats, trained=trained, reduction="mean_of_means")
+            check_layouts(step, loss, cfg, stats, trained=trained, reduction="mean_of_means", ranked=ranked)
         for broken in (negated(loss), flip(loss, trained)):
             with pytest.raises(AssertionError):
                 check_formula(step, broken, cfg, formula, stats, statistics, trained=trained)
         if stats is not None:
             with pytest.raises(AssertionError):
-                check_layouts(step, loss, cfg, stats, trained=trained, reduction="own_statistics")
+                check_layouts(step, loss, cfg, stats, trained=trained, reduction="own_statistics", ranked=ranked)
     proved(
         type(cfg).__module__.rpartition(".")[2],
         *("formula", "split", "order", "padding", "mean_of_means", "flipped_sign"),

@@ -1,6 +1,7 @@
 """Weak-to-strong losses against the brief's vectors, an independent formula, their limits and the step's quantile."""
 
 import dataclasses
+import functools
 import math
 
 import exactness
@@ -96,7 +97,8 @@ def test_confidence_rises_over_the_warm_up():
     assert w2s.settle({}, {}, w2s.Config(form="product"))["steps"] == 1
 
 
-THRESHOLD, COEFFICIENT = 0.48, 0.6
+# far from a half, so that it matters which option is class 0
+THRESHOLD, COEFFICIENT = 0.3, 0.6
 
 
 def formula(prompts, cfg):
@@ -130,19 +132,33 @@ def random_step(seed, options):
     return step
 
 
-def in_place(batch, cfg):
-    """The harness shuffles completions; rows come with class 0 first."""
-    order = (batch.group * 100 + batch.scores["place"]).argsort()
-    views = {n: dataclasses.replace(v, logp=v.logp[order]) for n, v in batch.views.items()}
-    scores = {n: v[order] for n, v in batch.scores.items()}
-    ordered = dataclasses.replace(batch, mask=batch.mask[order], group=batch.group[order], views=views, scores=scores)
-    return w2s.loss(ordered, cfg, {"threshold": THRESHOLD, "coefficient": COEFFICIENT})
+def at_values(batch, cfg):
+    return w2s.loss(batch, cfg, {"threshold": THRESHOLD, "coefficient": COEFFICIENT})
+
+
+def config_of(form):
+    return w2s.Config(form=form, confidence=0.8, alpha=0.7, beta=1.3)
 
 
 @pytest.mark.parametrize(("form", "options"), [("xent", 3), ("logconf", 2), ("product", 3)])
 def test_exactness(form, options):
-    cfg = w2s.Config(form=form, confidence=0.8, alpha=0.7, beta=1.3)
-    exactness.check(in_place, cfg, formula, make=lambda seed: random_step(seed, options))
+    """`logconf` reads which option comes first, class 0; the others are shuffled like everything else."""
+    step = functools.partial(random_step, options=options)
+    exactness.check(at_values, config_of(form), formula, make=step, ranked=form == "logconf")
+
+
+def test_options_in_another_order_are_other_classes():
+    exactness.check_layouts(random_step(0, 2), at_values, config_of("logconf"), ranked=True)
+    with pytest.raises(AssertionError):
+        exactness.check_layouts(random_step(0, 2), at_values, config_of("logconf"))
+
+
+def test_the_classes_may_be_exchanged():
+    cfg = w2s.Config(warmup_steps=0, confidence=0.8)
+    found = value(cfg)
+    assert found != pytest.approx(value(w2s.Config(form="xent")), rel=1e-3)
+    other = value(cfg, logits=[row[::-1] for row in LOGITS], weak=[row[::-1] for row in WEAK])
+    assert other == pytest.approx(found, rel=1e-12)
 
 
 def test_limits():

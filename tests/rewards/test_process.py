@@ -41,7 +41,7 @@ def test_exactness(form, valued, turned):
     exactness.check(loss, Config(form=form), formula, make=make, flip=turned)
 
 
-def test_targets_of_the_brief():
+def test_vectors_of_targets():
     assert hindsight([True, True, False], True, 0.9) == pytest.approx([1.81, 1.9, 1.0])
     assert hindsight([True, True, False], False, 0.9) == [1, 1, 0]
     assert majority([True] * 3 + [False] * 2)
@@ -50,7 +50,7 @@ def test_targets_of_the_brief():
     assert good([-2.0, -1.0], 0.85) == [False, False]
 
 
-def test_squared_error_of_the_brief(batch_of, loss_of):
+def test_vector_of_the_squared_error(batch_of, loss_of):
     wanted = np.array([1.81, 1.9, 1.0])
     said = np.array([1.5, 1.8, 0.9])
     value, slopes = loss_of(loss, batch_of(said.tolist(), scores={TARGET: wanted.tolist()}), Config())
@@ -156,7 +156,11 @@ def test_values_of_steps_are_finite_and_one_each(scores):
         (SOLUTION, "hindsight", "expected facts.correct"),
         (dataclasses.replace(SOLUTION, facts={"labels": [True]}), "binary", "expected 3 labels"),
         (dataclasses.replace(SOLUTION, facts={}), "binary", "expected 3 labels"),
-        (dataclasses.replace(SOLUTION, facts={"labels": [1, -1, "no"]}), "binary", "facts.labels, step 2 of 3: .* got -1"),
+        (
+            dataclasses.replace(SOLUTION, facts={"labels": [1, -1, "no"]}),
+            "binary",
+            "facts.labels, step 2 of 3: .* got -1",
+        ),
         (
             dataclasses.replace(SOLUTION, facts={**SOLUTION.facts, "correct": float("nan")}),
             "hindsight",

@@ -1,23 +1,24 @@
-"""Every objective of the registry as a training run on a small model: its card's smoke command gives rows and settings.
+"""Every objective and trained reward as a training run on a small model: its card's smoke command gives rows, settings.
 
-So a new objective is checked without a line here: its own data set, its own flags, its `encode`, `annotate`, `stats`,
-`settle` and teachers, on random tokens of uneven lengths with soft labels and weights.
+So a new one is checked without a line here: its own data set, its own flags, its `encode`, `annotate`, `stats`,
+`settle` and teachers, on random tokens of uneven lengths with soft labels and weights. Its forms, the values of its
+settings' Literal fields, are found there too.
 """
 
 import dataclasses
 import functools
+import itertools
 import random
 import shlex
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 import train_runs as runs
 
 from alignlab import world
-from alignlab.cli import flags, verbs
+from alignlab.cli import checks, flags, verbs
 from alignlab.cli import runs as commands
-from alignlab.core.find import find, names
 from alignlab.engine import routed
 from alignlab.engine.encode import Example, encode
 from alignlab.engine.load import LanguageModel
@@ -25,7 +26,17 @@ from alignlab.engine.teachers import annotated
 from alignlab.train import loop
 from alignlab.train.config import TrainConfig
 
-NAMES = tuple(names("objectives"))
+NAMES = tuple(checks.methods())
+Form = tuple[tuple[str, Any], ...]
+"""settings other than the smoke command's"""
+DEFAULT: Form = ()
+SHOWING = {
+    "weak_to_strong": {"rise_steps": 0},  # else the student's own choice counts for 0 of 20 at the first step
+    "dpo": {"nll_weight": 0.5},  # its form is about the likelihood term
+}
+"""settings under which one step shows all of a loss"""
+OTHER_ROWS = {("process", (("form", "unified"),)): "pairs"}
+"""data sets of the world for forms that differ in what they take; on labelled steps this one is `binary`"""
 ROWS, STEP = 11, 12
 """rows, and rows of an optimiser step: 11 do not come out even, so that a mean of means differs from the mean"""
 
@@ -42,7 +53,7 @@ class Case:
 
     def model(self) -> LanguageModel:
         """The policy, the same each time, with the output heads that the objective asks for."""
-        model = runs.small(dtype=self.dtype)
+        model = runs.small(dtype=self.dtype, reward="value" in self.module.CARD.needs)
         if hasattr(self.module, "output_heads"):
             routed.grow(model.module, self.module.output_heads(self.config))
             if (several := routed.routed_head(model.module)) is not None:
@@ -73,21 +84,36 @@ class Case:
         )  # fmt: skip
 
 
-WITH_REFERENCE = {"plackett_luce": {"form": "log_ratio"}}
-"""settings of objectives that read a reference in one of their forms, which is not the smoke command's"""
+@functools.cache
+def smoke(name: str) -> tuple[ModuleType, Any, str]:
+    """Return a method's module, and the settings and data set of its smoke command."""
+    module = checks.module(name)
+    program, verb, method, *rest = shlex.split(module.CARD.smoke.replace("{out}", "out"))
+    assert (program, verb, verbs.method(verb, method)) == ("alignlab", "train", (checks.methods()[name], name))
+    values = flags.parse(name, commands.groups_of(verb, flags.Group("Method", module.Config)), rest)
+    config = dataclasses.replace(flags.build(module.Config, values), **SHOWING.get(name, {}))
+    return module, config, values["dataset"].removeprefix("world:")
+
+
+def forms(name: str) -> list[Form]:
+    """Each value of a Literal field that the smoke command does not take, alone."""
+    module, config, _ = smoke(name)
+    return [
+        ((field, value),)
+        for field, hint in get_type_hints(module.Config).items()
+        if get_origin(hint) is Literal
+        for value in get_args(hint)
+        if value != getattr(config, field)
+    ]
 
 
 @functools.cache
-def case(name: str, dtype: torch.dtype = torch.float32) -> Case:
-    """Return the run of one objective."""
-    module = find("objectives", name)
-    program, verb, method, *rest = shlex.split(module.CARD.smoke.replace("{out}", "out"))
-    assert (program, verb, verbs.method(verb, method)) == ("alignlab", "train", ("objectives", name))
-    values = flags.parse(name, commands.groups_of(verb, flags.Group("Method", module.Config)), rest)
-    config, draw = flags.build(module.Config, values), random.Random(name)
-    config = dataclasses.replace(config, **WITH_REFERENCE.get(name, {}))
-    rows = list(world.rows(values["dataset"].removeprefix("world:"), 0, ROWS))
-    rows = module.annotate(rows, config) if hasattr(module, "annotate") else rows
+def case(name: str, dtype: torch.dtype = torch.float32, form: Form = DEFAULT) -> Case:
+    """Return the run of one method, in one form."""
+    module, config, dataset = smoke(name)
+    config, draw = dataclasses.replace(config, **dict(form)), random.Random(name)
+    rows = list(world.rows(OTHER_ROWS.get((name, form), dataset), 0, ROWS))
+    rows = module.annotate(rows, config)[:ROWS] if hasattr(module, "annotate") else rows
     tokenizer = runs.tiny_models.make_tokenizer()
     examples = [uneven(getattr(module, "encode", encode)(row, tokenizer), draw) for row in rows]
     if hasattr(module, "teachers"):
@@ -104,10 +130,16 @@ def uneven(example: Example, draw: random.Random) -> Example:
     def ids(least: int, most: int) -> list[int]:
         return [draw.randrange(6, 300) for _ in range(draw.randint(least, most))]
 
+    steps = example.completions
+    if len(steps) > 1 and all(b[: len(a)] == a for a, b in itertools.pairwise(steps)):
+        # each begins with the one before it, and goes on doing so
+        steps = tuple(itertools.accumulate([ids(1, 4) for _ in steps]))
+    else:
+        steps = tuple([*ids(1, 9), given[-1]] for given in steps)
     return dataclasses.replace(
         example,
         prompt_ids=ids(2, 9),
-        completions=tuple([*ids(1, 9), given[-1]] for given in example.completions),
+        completions=steps,
         contexts={name: ids(3, 12) for name in example.contexts},
         own_prompts={k: ids(2, 9) for k in example.own_prompts},
         pairs=tuple((b, w, draw.uniform(0.7, 1.0), m, draw.uniform(0.5, 2.0)) for b, w, _, m, _ in example.pairs),

@@ -261,12 +261,13 @@ def test_two_ranks_give_the_gradients_of_one(tmp_path):
         expected = runs.gradients(
             runs.model_of(name), examples, loss, config, tmp_path / "one", per_device=4, **options
         )
+        method, dtype = name.split("/")
         for found, _ in ranks:
-            runs.assert_close(found[name], expected, 1e-5)
+            runs.assert_close(found[name], expected, runs.PRECISIONS.get(dtype, 1e-5))
         for key in ("loss", "grad_norm"):
             assert ranks[0][0][name]["record"][key] == pytest.approx(expected["record"][key], rel=1e-5)
-        if not name.startswith("tests/"):
-            proved(name, "ranks")
+        if dtype == "float64":
+            proved(method, "ranks")
     one = runs.eight_rows_a_step(tmp_path / "one", accumulation=4)
     two = ranks[0][1]
     assert set(one) == set(two)

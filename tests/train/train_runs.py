@@ -35,10 +35,13 @@ END = 2
 SETTINGS = ("bf16", "gradient_checkpointing", "disable_dropout", "ref_cache", "fsdp")
 
 
-def small(seed: int = 0, dtype: torch.dtype = torch.float32, architecture: str = "llama") -> LanguageModel:
+def small(
+    seed: int = 0, dtype: torch.dtype = torch.float32, architecture: str = "llama", *, reward: bool = False
+) -> LanguageModel:
     """A model of 0.1M parameters whose distributions are not far from uniform, so that gradients are tame."""
     tokenizer = tiny_models.make_tokenizer()
-    module = tiny_models.make_module(architecture, len(tokenizer), positions=64, seed=seed, scale=2.0).to(dtype)
+    options = {"positions": 64, "seed": seed, "scale": 2.0, "reward": reward}
+    module = tiny_models.make_module(architecture, len(tokenizer), **options).to(dtype)
     return LanguageModel(module=module, tokenizer=tokenizer, name="tests/small")
 
 
@@ -298,20 +301,28 @@ def cases():
     }  # fmt: skip
 
 
+PRECISIONS = {"float32": 1e-5, "float64": 1e-9}
+"""dtype -> largest relative difference between gradients that are one and the same"""
+
+
 def every_case():
-    """The cases, and the objectives of the registry under their own names."""
+    """The cases, and the methods of the registry as `name/dtype`."""
     import every_objective
 
-    others = {name: every_objective.case(name) for name in every_objective.NAMES}
-    registry = {name: (c.examples, c.module.loss, c.config, c.options()) for name, c in others.items()}
+    registry = {}
+    for name in every_objective.NAMES:
+        for dtype in PRECISIONS:
+            c = every_objective.case(name, getattr(torch, dtype))
+            registry[f"{name}/{dtype}"] = (c.examples, c.module.loss, c.config, c.options())
     return {f"tests/{name}": each for name, each in cases().items()} | registry
 
 
 def model_of(name: str) -> LanguageModel:
-    """The policy of a case: an objective of the registry may ask for several output heads."""
+    """The policy of a case: a method of the registry may ask for several output heads, or for a reward head."""
     import every_objective
 
-    return small() if name.startswith("tests/") else every_objective.case(name).model()
+    method, dtype = name.split("/")
+    return small() if method == "tests" else every_objective.case(method, getattr(torch, dtype)).model()
 
 
 def log_ratio(batch):

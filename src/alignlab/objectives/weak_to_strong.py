@@ -53,7 +53,7 @@ CARD = Card(
         "the losses are those of Burns et al., as the paper's own strategies could not be read",
         "options scored as text instead of a classification head",
         "the quantile of the hard choice is taken over the whole optimiser step",
-        "the coefficient rises from 0 to 1 over warmup_steps (the code: to 0.1, then at once to 1)",
+        "the coefficient rises from 0 to 1 over rise_steps (the code: to 0.1, then at once to 1)",
     ),
 )
 
