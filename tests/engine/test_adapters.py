@@ -157,3 +157,23 @@ def test_adapters_beside_their_base(folders):
     kept, alone = load_all([folders / "stranger"], beside=base)
     assert kept is base
     assert alone.identity == stranger.identity
+
+
+def test_adapters_that_bring_a_head_of_their_own_are_scored_one_by_one(folders, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    for name, seed in (("a", 1), ("b", 2)):
+        model = load(folders / "base")
+        wanted = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+        torch.manual_seed(seed)
+        model.module = get_peft_model(model.module, wanted)
+        for parameter in model.module.parameters():
+            if parameter.requires_grad:
+                parameter.data += 0.1 * torch.randn_like(parameter)
+        save(model, tmp_path / name)
+    groups = groups_of([3, 8], TEXTS)
+    expected = [load(tmp_path / name).score(groups).logp for name in "ab"]
+    found = score_all(load_all([tmp_path / name for name in "ab"]), groups)
+    assert (expected[0] - expected[1]).abs().max() > 0.1
+    for view, logp in zip(found, expected, strict=True):
+        assert torch.allclose(view.logp, logp, atol=1e-5)

@@ -92,7 +92,7 @@ def _together(models: Sequence[Any]) -> bool:
         return False
     module = models[0].module
     configs = module.peft_config.values()
-    plain = all(config.peft_type == "LORA" and not config.use_dora for config in configs)
+    plain = all(c.peft_type == "LORA" and not c.use_dora and not c.modules_to_save for c in configs)
     words = (module.get_input_embeddings(), module.get_output_embeddings())
     plain = plain and not any(hasattr(layer, "lora_A") for layer in words)
     return plain and sharing_of(module).reason is None and not attention.watched(module)
