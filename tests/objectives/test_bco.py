@@ -192,7 +192,7 @@ def test_annotate_matches_the_prompts_of_disliked_rows():
 def test_errors_say_what_to_give():
     with pytest.raises(ValueError, match="--match_prompts.*completion and label"):
         bco.annotate([Row(prompt="a", chosen="b", rejected="c")], bco.Config(match_prompts=True))
-    with pytest.raises(ValueError, match="both samples"):
+    with pytest.raises(ValueError, match="all 9 are liked; give rows of both labels"):
         bco.annotate([Row(prompt="a", completion="b", label=True)] * 9, bco.Config(match_prompts=True))
     for flag, bad in (("beta", 0.0), ("rate", 0.0), ("rate", 1.5), ("match_folds", 1)):
         with pytest.raises(ValueError, match=f"--{flag}"):

@@ -154,7 +154,7 @@ def test_options_in_another_order_are_other_classes():
 
 
 def test_the_classes_may_be_exchanged():
-    cfg = w2s.Config(warmup_steps=0, confidence=0.8)
+    cfg = w2s.Config(rise_steps=0, confidence=0.8)
     found = value(cfg)
     assert found != pytest.approx(value(w2s.Config(form="xent")), rel=1e-3)
     other = value(cfg, logits=[row[::-1] for row in LOGITS], weak=[row[::-1] for row in WEAK])

@@ -17,6 +17,7 @@ from alignlab.engine.encode import Example, collate
 from alignlab.engine.heads import scalar_head
 from alignlab.engine.load import LanguageModel
 from alignlab.engine.refcache import CoverageError, ReferenceCache, open_cache
+from alignlab.train.distributed import everyone
 
 KNOWN_VIEWS = ("policy", "ref")
 REFERENCE_BATCH = 32
@@ -202,7 +203,8 @@ def reference_values(
         sharded.finish(score.module)
     if not chunks:
         return known
-    dtype = next((part.dtype for part in parts if part is not None), torch.float32)
+    kinds = everyone({part.dtype for part in parts if part is not None}, accelerator.num_processes)
+    (dtype,) = set().union(*kinds)  # a rank may have no share
     start, flat = 0, torch.zeros(sum(n for _, n in sizes), dtype=dtype)
     places = iter(sizes)
     for (indices, _), part in zip(chunks, parts):
@@ -237,10 +239,7 @@ def _known(cache: ReferenceCache, keys: Mapping[int, Sequence[bytes]], accelerat
     """Return the values of the examples that every rank finds whole in the cache."""
     found = cache.get([key for each in keys.values() for key in each])
     whole = {i for i, each in keys.items() if all(key in found for key in each)}
-    if accelerator.num_processes > 1:
-        everyone: list[set[int]] = [set()] * accelerator.num_processes
-        torch.distributed.all_gather_object(everyone, whole)
-        whole = set.intersection(*everyone)
+    whole = set.intersection(*everyone(whole, accelerator.num_processes))
     return {i: torch.cat([found[key] for key in keys[i]]) for i in whole}
 
 

@@ -28,6 +28,14 @@ KNOWN = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CP
 INSTEAD = "start it with torchrun (every process holds the whole model), or with torchrun and --fsdp (its share alone)"
 
 
+def everyone(mine: Any, ranks: int) -> list[Any]:
+    """Return what each rank has, by rank; all must ask."""
+    every = [mine] * ranks
+    if ranks > 1:
+        torch.distributed.all_gather_object(every, mine)
+    return every
+
+
 def asked_of_accelerate(name: str) -> bool:
     """Whether a configuration of `accelerate launch` asks for FSDP, DEEPSPEED, ..."""
     return os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true"

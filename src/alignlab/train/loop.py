@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ from alignlab.engine.load import LanguageModel
 from alignlab.engine.sharded import whole
 from alignlab.train import batches, checkpoint
 from alignlab.train.config import FREE, TrainConfig, items_of_step, learning_rate, plain, steps_per_epoch, total_steps
-from alignlab.train.distributed import Placement
+from alignlab.train.distributed import Placement, everyone
 from alignlab.train.log import Log, Meter, check_tracker
 from alignlab.train.mismatched import extended
 from alignlab.train.optimizer import adamw
@@ -290,9 +289,7 @@ class Run:
         tensors = checkpoint.gathered(self.model, self.optimizer, keep=self.accelerator.is_main_process)
         bad = checkpoint.not_finite(tensors)
         mine = (checkpoint.random_state(self.accelerator.device), self.meter.state(), bad)
-        all_ranks = [mine] * self.ranks
-        if self.ranks > 1:
-            torch.distributed.all_gather_object(all_ranks, mine)
+        all_ranks = everyone(mine, self.ranks)
         bad = [name for *_, names in all_ranks for name in names]
         if bad:
             raise FloatingPointError(

@@ -22,6 +22,7 @@ from alignlab.engine import attention, sharded, work
 from alignlab.engine.encode import Example, same_token_ids
 from alignlab.engine.load import LanguageModel
 from alignlab.train import batches, contexts, evaluation, inputs
+from alignlab.train.distributed import everyone
 from alignlab.train.log import Sums, with_logs
 from alignlab.train.mismatched import Rows
 
@@ -174,7 +175,7 @@ class Stepper:
                     weights |= {f"loss/{term.name}": term.weight for term in terms}
                     found[i] = totals([with_logs(terms)])
         sharded.finish(self._module)
-        for others, theirs in self._everyone((found, weights)):
+        for others, theirs in everyone((found, weights), self.ranks):
             found, weights = found | others, weights | theirs
         return evaluation.figures([found[i] for i in sorted(found)], weights)
 
@@ -213,19 +214,12 @@ class Stepper:
         """Add up sums over ranks."""
         if self.ranks == 1:
             return sums
-        gathered = self._everyone(sums)
+        gathered = everyone(sums, self.ranks)
         names = dict.fromkeys(name for part in gathered for name in part)
         columns = {name: [part[name] for part in gathered if name in part] for name in names}
         return {
             name: (math.fsum(n for n, _ in pairs), math.fsum(d for _, d in pairs)) for name, pairs in columns.items()
         }
-
-    def _everyone(self, mine: Any) -> list[Any]:
-        """Return what each rank has, by rank."""
-        every = [mine] * self.ranks
-        if self.ranks > 1:
-            torch.distributed.all_gather_object(every, mine)
-        return every
 
     def _scored(self, part: Groups, scorer: nn.Module) -> Groups:
         batch = batches.moved(part, self._accelerator.device)
@@ -266,7 +260,7 @@ class Stepper:
         """Put the items of all micro-batches and ranks one behind the other, on the host."""
         mine = [[(t.name, t.num.double().cpu(), t.den.double().cpu()) for t in terms] for terms in found]
         columns: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        for name, num, den in (term for part in self._everyone(mine) for terms in part for term in terms):
+        for name, num, den in (term for part in everyone(mine, self.ranks) for terms in part for term in terms):
             columns.setdefault(name, []).append((num, den))
         return {name: (torch.cat([n for n, _ in c]), torch.cat([d for _, d in c])) for name, c in columns.items()}
 
