@@ -308,8 +308,9 @@ def test_a_trial_holds_a_piece_as_long_as_its_batch_holds(monkeypatch, wrong):
         pytest.skip("PyTorch without oneDNN")
     monkeypatch.setattr(folded, "THREADS", 1 << 20)
     trial, (_, mask) = agreement.few(module, groups, (groups.prompt_ids, groups.prompt_mask))
-    assert sorted(mask.sum(1).tolist())[-2:] == [agreement.TRIAL, 260], "of the long ones the shorter is whole"
-    assert trial.mask.shape[1] == 150
+    assert mask.sum(1).max() == agreement.TRIAL + 96, "of the shorter long one as much as is still computed so"
+    assert trial.mask.sum(1).max() == 150
+    assert (mask.sum(1) > agreement.TRIAL).sum() == 1
     with torch.no_grad():
         score(module, groups)
     (case,) = sharing_of(module).checked

@@ -1,7 +1,8 @@
 """The shared path against the plain one: compared on the first batch of every run, and given up where they differ."""
 
+import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from alignlab.core.types import Groups, View
 from alignlab.engine import attention, piecewise, work
 from alignlab.engine.folded import folds
-from alignlab.engine.plan import PlannedRow
+from alignlab.engine.plan import PlannedRow, Span
 
 TOLERANCE = {"float64": (1e-4, 1e-4), "float32": (1e-4, 1e-4), "bfloat16": (5e-2, 5e-3), "float16": (5e-2, 5e-3)}
 """largest and mean difference, in nats, at which the shared path counts as the plain one, by dtype of computation"""
@@ -84,25 +85,28 @@ def few(
 ) -> tuple[Groups, tuple[Tensor, Tensor]] | None:
     """Return a trial of a large batch: short prompts that hold what it holds, cut to `TRIAL`, and their completions.
 
-    Nothing is cut where a sequence is longer than the model's sliding window, nor of the shortest prompt that is long
-    enough for attention to be computed in blocks, or folded. None where the batch is of eight trials'
-    tokens at most, or a trial not much smaller.
+    One that attention computes in blocks, or folded, is cut to what is still computed so. Nothing is cut where a
+    sequence is longer than the model's sliding window. None where the batch is of eight trials' tokens at most, or a
+    trial not much smaller.
     """
     group, (ids, mask) = groups.group.cpu(), prompts
     read = (groups.mask * torch.arange(1, groups.mask.shape[1] + 1, device=groups.mask.device)).amax(1).cpu()
-    before = mask.sum(1).cpu()[group]
-    lengths = read + before
-    long = _long(module, group, before, read, len(ids))
-    chosen = _short(groups, group, lengths, len(ids), long)
+    before = mask.sum(1).cpu()
+    lengths = read + before[group]
+    aside = torch.tensor([origin == "mismatched" for origin in groups.origin] or [False] * len(group))
+    sizes = torch.zeros(len(ids), dtype=torch.long).index_add_(0, group, lengths).tolist()
+    limits = _long(module, before.tolist(), _longest(group[~aside], read[~aside]), sizes)
+    chosen = _chosen(group, aside, read, _short(group, aside, sizes) | set(limits))
     window = getattr(attention.text_config(module.config), "sliding_window", None)
     kept = groups.mask[chosen.to(groups.mask.device)]
     if window is None or int(lengths.max()) < window:
-        whole = torch.zeros(len(ids), dtype=torch.bool)
-        whole[long] = True
-        mask = mask & ((mask.flip(1).cumsum(1).flip(1) <= TRIAL) | whole.to(mask.device)[:, None])
-        if bool(kept[:, :TRIAL].any(1).all()):
-            kept = kept & (torch.arange(kept.shape[1]) < TRIAL).to(kept) | kept & whole[group[chosen]].to(kept)[:, None]
-            kept = kept[:, : max(TRIAL, int(read[chosen].masked_fill(~whole[group[chosen]], 0).max()))]
+        limit = torch.full((len(ids), 1), TRIAL)
+        for k, tokens in limits.items():
+            limit[k] = tokens
+        mask = mask & (mask.flip(1).cumsum(1).flip(1) <= limit.to(mask.device))
+        cut = kept & (torch.arange(kept.shape[1]) < limit[group[chosen]]).to(kept.device)
+        if bool(cut.any(1).all()):
+            kept = cut[:, : int(limit[group[chosen]].max())]
     tried = int(mask.sum(1).cpu()[group[chosen]].sum()) + int(kept.sum())
     if int(lengths.sum()) <= max(8 * TRIAL, 2 * tried):
         return None
@@ -115,22 +119,35 @@ def few(
     return trial, (ids, mask)
 
 
-def _long(module: nn.Module, group: Tensor, before: Tensor, read: Tensor, prompts: int) -> list[int]:
+def _longest(group: Tensor, read: Tensor) -> dict[int, list[int]]:
+    """Return the tokens of the two longest completions of each prompt."""
+    found: dict[int, list[int]] = {}
+    for k, tokens in sorted(zip(group.tolist(), read.tolist()), key=lambda one: -one[1]):
+        found[k] = [*found.get(k, ()), tokens][:2]
+    return found
+
+
+def _long(
+    module: nn.Module, before: Sequence[int], read: Mapping[int, Sequence[int]], sizes: Sequence[int]
+) -> dict[int, int]:
     """Return the shortest prompt with a rectangle of several blocks, and the shortest with a folded piece, if any.
 
-    `before` and `read` [N]: tokens of each completion's prompt, and its own.
+    And to how many tokens prompt and completions may be cut for that to stay so.
     """
-    sizes = torch.zeros(prompts, dtype=torch.long).index_add_(0, group, before + read).tolist()
-    seen: set[int] = set()
-    found: list[set[int]] = [set(), set()]
-    for n in read.argsort(descending=True).tolist():
-        # the longest is read on with its prompt
-        k, offset, length = int(group[n]), int(before[n]), int(read[n])
-        piece = (offset, length) if k in seen else (0, offset + length)
-        seen.add(k)
-        for which, holds in zip(found, _holds(module, *piece)):
-            which |= {k} if holds else set()
-    return sorted({min(which, key=lambda k: sizes[k]) for which in found if which})
+
+    def holds(k: int, most: int) -> tuple[bool, bool]:
+        span = Span(min(before[k], most), tuple(min(tokens, most) for tokens in read[k]))
+        blocks, folded = zip(*(_holds(module, *piece) for piece in span.pieces()))
+        return any(blocks), any(folded)
+
+    found: dict[int, int] = {}
+    for which in (0, 1):
+        able = [k for k in read if holds(k, max(before[k], *read[k]))[which]]
+        if able:
+            k = min(able, key=lambda k: sizes[k])
+            most = next(most for most in itertools.count(TRIAL, TRIAL // 2) if holds(k, most)[which])
+            found[k] = max(most, found.get(k, 0))
+    return found
 
 
 def _holds(module: nn.Module, offset: int, length: int) -> tuple[bool, bool]:
@@ -142,18 +159,22 @@ def _holds(module: nn.Module, offset: int, length: int) -> tuple[bool, bool]:
     return offset > 0 and length > piecewise.BLOCK[device == "cpu"], plain and folds(heads, offset, length)
 
 
-def _short(groups: Groups, group: Tensor, lengths: Tensor, prompts: int, long: Sequence[int]) -> Tensor:
-    """Return the completions of few prompts: the shortest two, one that branches, one with a completion looked at.
-
-    And those of the prompts in `long`.
-    """
-    aside = torch.tensor([origin == "mismatched" for origin in groups.origin] or [False] * len(group))
-    own, lent = (group[which].bincount(minlength=prompts) for which in (~aside, aside))
-    sizes = torch.zeros(prompts, dtype=torch.long).index_add_(0, group, lengths)
-    order = [k for k in sizes.argsort().tolist() if own[k] + lent[k]]
+def _short(group: Tensor, aside: Tensor, sizes: Sequence[int]) -> set[int]:
+    """Return few prompts: the shortest two, one that branches, one with a completion that is only looked at."""
+    own, lent = (group[which].bincount(minlength=len(sizes)).tolist() for which in (~aside, aside))
+    order = sorted((k for k in range(len(sizes)) if own[k] + lent[k]), key=lambda k: sizes[k])
     kinds = (order[:1], order[1:2], [k for k in order if own[k] > 1], [k for k in order if lent[k]])
-    wanted = torch.tensor(sorted({kind[0] for kind in kinds if kind} | set(long)))
-    return torch.isin(group, wanted).nonzero()[:, 0]
+    return {kind[0] for kind in kinds if kind}
+
+
+def _chosen(group: Tensor, aside: Tensor, read: Tensor, wanted: Collection[int]) -> Tensor:
+    """Return the completions of some prompts: of each the two longest, and the two longest that are looked at."""
+    found = []
+    for k in wanted:
+        for which in (aside, ~aside):
+            mine = ((group == k) & which).nonzero()[:, 0]
+            found += mine[read[mine].argsort(descending=True)[:2]].tolist()
+    return torch.tensor(sorted(found))
 
 
 def agreeing(
