@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 import torch
 
@@ -63,3 +65,20 @@ def test_each_process_of_a_machine_loads_on_a_device_of_its_own(monkeypatch):
     assert hardware.device_named("auto") == torch.device("cuda:3")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert hardware.device_named("auto") == torch.device("cuda:0"), "each process may see one device alone"
+
+
+def test_what_was_there_before_is_not_looked_through():
+    @hardware.collecting_what_is_new()
+    def work():
+        counts.append(gc.get_freeze_count())
+        with hardware.collecting_what_is_new():
+            pass
+        counts.append(gc.get_freeze_count())
+        raise RuntimeError("on purpose")
+
+    counts = []
+    with pytest.raises(RuntimeError, match="on purpose"):
+        work()
+    assert counts[0] > 1000
+    assert counts[1] > 1000, "frozen by somebody else"
+    assert gc.get_freeze_count() == 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import gc
 import json
 import os
 import signal
@@ -347,3 +348,10 @@ def test_the_bar_is_for_terminals_only(tmp_path, capsys):
     runs.run(tmp_path)
     captured = capsys.readouterr()
     assert "training" not in captured.out + captured.err
+
+
+def test_garbage_collection_passes_over_what_was_there_before(tmp_path):
+    counts = []
+    runs.run(tmp_path, steps=1, on_step=lambda *_: counts.append(gc.get_freeze_count()))
+    assert counts[0] > 1000
+    assert gc.get_freeze_count() == 0

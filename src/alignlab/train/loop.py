@@ -14,6 +14,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from alignlab.engine.encode import Example
+from alignlab.engine.hardware import collecting_what_is_new
 from alignlab.engine.load import LanguageModel
 from alignlab.engine.sharded import whole
 from alignlab.train import batches, checkpoint
@@ -34,6 +35,7 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C during training; the message says what is kept and how to go on."""
 
 
+@collecting_what_is_new()
 def train(
     model: LanguageModel,
     examples: Sequence[Example],
